@@ -1,0 +1,21 @@
+"""maldrop: benchmarks of Malicious Dropout, and the layer itself.
+
+``MalDropLinear``, a drop-in for ``nn.Dropout`` and the last ``nn.Linear``, is imported on first use, so that
+``maldrop --help`` does not pay for torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maldrop_cli.dropout import MalDropLinear as MalDropLinear
+
+__version__ = "0.1.0"
+__all__ = ["MalDropLinear", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MalDropLinear":
+        from maldrop_cli.dropout import MalDropLinear
+
+        return MalDropLinear
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

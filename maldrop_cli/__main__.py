@@ -1,0 +1,49 @@
+"""The entry point: runs the app and turns every expected error into one line and an exit code."""
+
+import sys
+
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """0 done; 2 a wrong flag; 1 files, network, disk, memory or a failed run; 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line ``arguments`` and return its exit code."""
+    import typer
+
+    from maldrop_cli.cli.app import app
+    from maldrop_cli.config import MaldropError
+
+    try:
+        code = app(arguments, prog_name="maldrop", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except MaldropError as error:
+        return _complain(str(error), error.exit_code)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return _complain(
+            "interrupted; finished runs are kept, and the same command goes on from them", EXIT_INTERRUPTED
+        )
+    except typer.exceptions.TyperException as error:  # a wrong flag
+        return _complain(f"{error.format_message()} (maldrop --help lists what there is)", error.exit_code)
+    except MemoryError:
+        return _complain("out of memory; a smaller --batch-size or --image-size needs less", 1)
+    except BrokenPipeError:  # the reader of a pipe, `head` say, has seen enough
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{name}{error.strerror or error}", 1)
+
+
+def _complain(message: str, code: int) -> int:
+    print("maldrop: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

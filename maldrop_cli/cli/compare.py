@@ -1,0 +1,95 @@
+"""`maldrop compare`: several dropout variants over paired seeds, with a verdict."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maldrop_cli.cli.options import (
+    RHO_DEFAULT,
+    DeviceOptions,
+    DropoutsOption,
+    Given,
+    OmegaOption,
+    OutputOptions,
+    RhoOption,
+    ScheduleOption,
+    SelectorOption,
+    SubjectOptions,
+    TrainingOptions,
+)
+
+_PANEL = "Comparison"
+
+
+def compare(
+    subject: SubjectOptions,
+    training: TrainingOptions,
+    device: DeviceOptions,
+    output: OutputOptions,
+    given: Given,
+    dropout: DropoutsOption = "none,vanilla,maldrop,random",
+    rho: RhoOption = RHO_DEFAULT,
+    omega: OmegaOption = "paper",
+    schedule: ScheduleOption = "standard",
+    selector: SelectorOption = "heuristic",
+    seeds: Annotated[str, typer.Option(help="A count; a list or a range names them.", rich_help_panel=_PANEL)] = "3",
+    baseline: Annotated[
+        str, typer.Option(help="The arm that the others are tested against.", rich_help_panel=_PANEL)
+    ] = "vanilla",
+    margin: Annotated[
+        float,
+        typer.Option(help="Points of accuracy within which arms count as equivalent.", rich_help_panel=_PANEL),
+    ] = 0.5,
+) -> None:
+    """Compare dropout variants on one data set, over paired seeds: one table, with error bars and a verdict."""
+    import math
+    from dataclasses import replace
+
+    from maldrop_cli.cli.session import Session, base_config, parse_names, width_of
+    from maldrop_cli.config import Dropout, Schedule, Selector, UsageError, parse_name, parse_omega
+    from maldrop_cli.render.runs import (
+        arm_rows,
+        arm_table,
+        failures,
+        machine_line,
+        settings_line,
+        verdict_table,
+    )
+    from maldrop_cli.results.arms import group
+    from maldrop_cli.results.comparison import compare as compare_arms
+    from maldrop_cli.sweep.axes import parse_count, parse_seeds
+    from maldrop_cli.sweep.plan import arms, over_seeds
+
+    session = Session.of(subject, training, device, output)
+    dropouts = parse_names(Dropout, dropout, "--dropout")
+    against = parse_name(Dropout, baseline, "--baseline")
+    if against not in dropouts and "baseline" in given.names:
+        raise UsageError(f"--baseline: {against} is not among --dropout {','.join(dropouts)}")
+    if not (math.isfinite(margin) and margin > 0):
+        raise UsageError(f"--margin: {margin} is not a number above 0")
+    config = replace(
+        base_config(subject, training, given),
+        schedule=parse_name(Schedule, schedule, "--schedule"),
+        omega=parse_omega(omega),
+        selector=parse_name(Selector, selector, "--selector"),
+    )
+    named_seeds = parse_seeds(seeds)
+    config = replace(config, rho=parse_count(rho, width_of(config, subject), "--rho"))
+    planned = arms(config, dropouts)
+    records = session.carry_out(over_seeds(planned, named_seeds, rotate=True))
+
+    by_dropout = {arm.config.dropout: arm for arm in group(records)}
+    comparison = compare_arms([by_dropout[each] for each in dropouts], against, margin)
+    count = f"{len(named_seeds)} seed{'s' * (len(named_seeds) > 1)}"
+    notes = [
+        "±: 95 % t-interval over seeds. × none: training time an epoch.",
+        machine_line(records),
+        *failures(records),
+    ]
+    tables = [arm_table(comparison, f"{settings_line(config)}, {count}", notes)]
+    if comparison.baseline and len(dropouts) > 1:
+        tables.append(verdict_table(comparison))
+    session.present(tables, arm_rows(comparison))
+    session.conclude(records)

@@ -1,0 +1,158 @@
+"""The options that several subcommands share, each written once.
+
+A command takes a parameter of one of the dataclasses below, and :func:`flatten` unfolds it into the flags of its
+fields. Only strings and numbers here: reading them into configs is ``session.py``'s work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from maldrop_cli.config import Dataset, Dropout, Granularity, Model, Preset, RunConfig, Schedule, Selector
+
+_DEFAULT = RunConfig()
+
+
+def _names(kind: Any) -> str:
+    return ", ".join(kind)
+
+
+def _panel(title: str) -> Callable[..., Any]:
+    return functools.partial(typer.Option, rich_help_panel=title)
+
+
+_data, _variant, _training, _machine, _output = map(
+    _panel, ("Data and model", "Dropout", "Training", "Machine and records", "Output")
+)
+
+
+@dataclass(frozen=True)
+class SubjectOptions:
+    """What is trained or timed."""
+
+    dataset: Annotated[str, _data(help=f"One of: {_names(Dataset)}.")] = str(_DEFAULT.data.dataset)
+    data_dir: Annotated[
+        Path | None, _data(help="Where the files lie, or go; the default is a folder in your cache.")
+    ] = None
+    image_size: Annotated[int | None, _data(help="Scale images to this side; the default is the data set's own.")] = (
+        None
+    )
+    shape: Annotated[str, _data(help="Of synthetic images: channels x height x width.")] = "1x16x16"
+    classes: Annotated[int, _data(help="Of synthetic images.")] = _DEFAULT.data.classes
+    images: Annotated[int, _data(help="Of synthetic images: how many.")] = _DEFAULT.data.images
+    model: Annotated[str, _data(help=f"One of: {_names(Model)}.")] = str(_DEFAULT.model)
+    depth: Annotated[
+        int,
+        _data(help="Channels of the CNN's second convolution; the paper's text says 1, its 4,096 neurons need 4."),
+    ] = _DEFAULT.depth
+    p: Annotated[float, _variant(help="Vanilla dropout's rate.")] = _DEFAULT.p
+    granularity: Annotated[str, _variant(help=f"One mask for what? {_names(Granularity)}.")] = str(_DEFAULT.granularity)
+    batch_size: Annotated[int, _training(help="Images in a training batch.")] = _DEFAULT.batch_size
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How it is trained."""
+
+    period: Annotated[int, _variant(help="Of the schedule periodic: drop in every so many-th batch.")] = _DEFAULT.period
+    epochs: Annotated[int, _training(help="Passes over the training images.")] = _DEFAULT.epochs
+    lr: Annotated[float, _training(help="SGD's learning rate.")] = _DEFAULT.lr
+    momentum: Annotated[float, _training(help="SGD's momentum.")] = _DEFAULT.momentum
+    weight_decay: Annotated[float, _training(help="SGD's L2 penalty.")] = _DEFAULT.weight_decay
+    preset: Annotated[
+        str | None, _training(help=f"Settings by name ({_names(Preset)}); flags given beside it win.")
+    ] = None
+    deterministic: Annotated[
+        bool, _machine("--deterministic", help="Only deterministic algorithms, slower on CUDA.")
+    ] = False
+    out: Annotated[Path, _machine(help="Where runs are kept.")] = Path("maldrop-runs")
+    fresh: Annotated[bool, _machine("--fresh", help="Train again even what is already there.")] = False
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where it runs."""
+
+    device: Annotated[str, _machine(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    threads: Annotated[int | None, _machine(min=1, help="CPU threads; the default is torch's.")] = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What comes out."""
+
+    csv: Annotated[Path | None, _output(help="Write the table as CSV, at full precision.")] = None
+    json: Annotated[Path | None, _output(help="Write the table as JSON, at full precision.")] = None
+    format: Annotated[str, _output(help="auto (rich on a terminal, else plain), rich, plain or markdown.")] = "auto"
+    quiet: Annotated[bool, _output("--quiet", "-q", help="No progress on stderr.")] = False
+
+
+RhoOption = Annotated[str, _variant(help="Neurons to drop: a count, or a percentage of the layer's width.")]
+OmegaOption = Annotated[
+    str, _variant(help="Weight of the wrong classes: paper (1/(D-1)), classes (1/(C-1)) or a number.")
+]
+SelectorOption = Annotated[str, _variant(help=f"How maldrop chooses neurons: {_names(Selector)}.")]
+ScheduleOption = Annotated[str, _variant(help=f"How rho changes: {_names(Schedule)}.")]
+DropoutOption = Annotated[str, _variant("--dropout", "--dropouts", help=f"One of: {_names(Dropout)}.")]
+DropoutsOption = Annotated[str, _variant("--dropout", "--dropouts", help=f"Commas between any of: {_names(Dropout)}.")]
+RHO_DEFAULT = "6.25%"
+
+
+def flatten(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with each parameter that is one of the dataclasses above unfolded into its fields.
+
+    The unfolded function takes one more argument, ``ctx``, from which the dataclass ``Given`` is filled.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            fields = typing.get_type_hints(groups[name], include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=fields[field.name],
+                )
+                for field in dataclasses.fields(groups[name])
+                if groups[name] is not Given
+            ]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
+
+    @functools.wraps(command)
+    def flat(*, ctx: typer.Context, **values: Any) -> None:
+        arguments: dict[str, Any] = {}
+        for name, group in groups.items():
+            if group is Given:
+                arguments[name] = Given(frozenset(key for key in values if _by_hand(ctx, key)))
+            else:
+                arguments[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**arguments, **values)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return flat
+
+
+@dataclass(frozen=True)
+class Given:
+    """The parameters that stand on the command line, as against those at their defaults."""
+
+    names: frozenset[str] = frozenset()
+
+
+def _by_hand(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

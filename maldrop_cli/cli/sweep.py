@@ -1,0 +1,77 @@
+"""`maldrop sweep`: a grid of settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maldrop_cli.cli.options import (
+    RHO_DEFAULT,
+    DeviceOptions,
+    DropoutsOption,
+    Given,
+    OutputOptions,
+    SelectorOption,
+    SubjectOptions,
+    TrainingOptions,
+)
+
+_PANEL = "Grid"
+
+
+def sweep(
+    subject: SubjectOptions,
+    training: TrainingOptions,
+    device: DeviceOptions,
+    output: OutputOptions,
+    given: Given,
+    dropout: DropoutsOption = "maldrop",
+    rho: Annotated[
+        str,
+        typer.Option(
+            help="Neurons to drop: 256, 6.25%, 0,256,1024, 0..4096 (nine points), 0..4096:512 (a step), "
+            "0..4096/17 (points), 1..4096*2 (a factor).",
+            rich_help_panel=_PANEL,
+        ),
+    ] = RHO_DEFAULT,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="Commas between any of: standard, randomized, forward, reverse, periodic.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "standard",
+    selector: SelectorOption = "heuristic",
+    omega: Annotated[
+        str, typer.Option(help="paper, classes, numbers and ranges, as for --rho.", rich_help_panel=_PANEL)
+    ] = "paper",
+    seeds: Annotated[str, typer.Option(help="A count; a list or a range names them.", rich_help_panel=_PANEL)] = "1",
+) -> None:
+    """Train a grid over rho, schedule, omega and dropout: one row a point, the best and the worst marked."""
+    from dataclasses import replace
+
+    from maldrop_cli.cli.session import Session, base_config, parse_names, width_of
+    from maldrop_cli.config import Dropout, Schedule, Selector, parse_name
+    from maldrop_cli.render.runs import arm_rows, failures, machine_line, settings_line, sweep_table
+    from maldrop_cli.results.arms import group
+    from maldrop_cli.results.comparison import compare
+    from maldrop_cli.sweep.axes import parse_counts, parse_omegas, parse_seeds
+    from maldrop_cli.sweep.plan import grid, over_seeds, with_references
+
+    session = Session.of(subject, training, device, output)
+    dropouts = parse_names(Dropout, dropout, "--dropout")
+    schedules = parse_names(Schedule, schedule, "--schedule")
+    omegas, named_seeds = parse_omegas(omega), parse_seeds(seeds)
+    config = base_config(subject, training, given)
+    config = replace(config, selector=parse_name(Selector, selector, "--selector"))
+    rhos = parse_counts(rho, width_of(config, subject), "--rho")
+    config = replace(config, rho=rhos[0])
+    points = with_references(config, grid(config, dropouts, schedules, omegas, rhos))
+    records = session.carry_out(over_seeds(points, named_seeds))
+
+    comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
+    count = f"{len(named_seeds)} seed{'s' * (len(named_seeds) > 1)}"
+    notes = [machine_line(records), *failures(records)]
+    session.present([sweep_table(comparison, f"{settings_line(config)}, {count}", notes)], arm_rows(comparison))
+    session.conclude(records)

@@ -1,0 +1,57 @@
+"""`maldrop train`: one run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maldrop_cli.cli.options import (
+    RHO_DEFAULT,
+    DeviceOptions,
+    DropoutOption,
+    Given,
+    OmegaOption,
+    OutputOptions,
+    RhoOption,
+    ScheduleOption,
+    SelectorOption,
+    SubjectOptions,
+    TrainingOptions,
+)
+
+
+def train(
+    subject: SubjectOptions,
+    training: TrainingOptions,
+    device: DeviceOptions,
+    output: OutputOptions,
+    given: Given,
+    dropout: DropoutOption = "maldrop",
+    rho: RhoOption = RHO_DEFAULT,
+    omega: OmegaOption = "paper",
+    schedule: ScheduleOption = "standard",
+    selector: SelectorOption = "heuristic",
+    seed: Annotated[int, typer.Option(help="Of weights, batch order and noise.", rich_help_panel="Training")] = 0,
+) -> None:
+    """Train one network: a table row an epoch, and a record on disk."""
+    from dataclasses import replace
+
+    from maldrop_cli.cli.session import Session, base_config, width_of
+    from maldrop_cli.config import Dropout, Schedule, Selector, parse_name, parse_omega
+    from maldrop_cli.render.runs import epoch_rows, train_table
+    from maldrop_cli.sweep.axes import parse_count
+
+    session = Session.of(subject, training, device, output)
+    config = replace(
+        base_config(subject, training, given),
+        dropout=parse_name(Dropout, dropout, "--dropout"),
+        schedule=parse_name(Schedule, schedule, "--schedule"),
+        omega=parse_omega(omega),
+        selector=parse_name(Selector, selector, "--selector"),
+        seed=seed,
+    )
+    config = replace(config, rho=parse_count(rho, width_of(config, subject), "--rho"))
+    records = session.carry_out([config])
+    session.present([train_table(records[0])], epoch_rows(records))
+    session.conclude(records)

@@ -1,0 +1,256 @@
+"""The names, settings and errors that every layer above shares. Imports neither torch nor pandas.
+
+A name here has exactly one entry in the registry that implements it (``tests/test_names.py`` keeps them equal).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+SCHEMA = 1  # of the records; raise it whenever the same settings would give other numbers
+
+
+class MaldropError(Exception):
+    """Something outside the command line went wrong: files, network, disk, memory, a failed run. One line."""
+
+    exit_code = 1
+
+
+class UsageError(MaldropError):
+    """A flag or a setting is wrong in itself, for this model, or for this machine. One line."""
+
+    exit_code = 2
+
+
+class Dataset(StrEnum):
+    DIGITS = "digits"
+    SYNTHETIC = "synthetic"
+    MNIST = "mnist"
+    FASHION_MNIST = "fashion-mnist"
+    CIFAR10 = "cifar10"
+    IMAGEFOLDER = "imagefolder"
+
+
+class Model(StrEnum):
+    CNN = "cnn"
+    VGG16 = "vgg16"
+
+
+class Dropout(StrEnum):
+    NONE = "none"
+    VANILLA = "vanilla"
+    MALDROP = "maldrop"
+    RANDOM = "random"
+
+
+class Selector(StrEnum):
+    HEURISTIC = "heuristic"
+    SINGLE = "single"
+
+
+class Schedule(StrEnum):
+    STANDARD = "standard"
+    RANDOMIZED = "randomized"
+    FORWARD = "forward"
+    REVERSE = "reverse"
+    PERIODIC = "periodic"
+
+
+class Granularity(StrEnum):
+    BATCH = "batch"
+    SAMPLE = "sample"
+
+
+class Preset(StrEnum):
+    PAPER = "paper"
+
+
+Omega = float | Literal["paper", "classes"]
+Name = TypeVar("Name", bound=StrEnum)
+
+
+def nearest(text: str, names: list[str]) -> str:
+    """Say which name was probably meant, as the end of an error message; empty when nothing is near."""
+    near = difflib.get_close_matches(text, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def parse_name(kind: type[Name], text: str, flag: str) -> Name:
+    """The member of ``kind`` called ``text``; else a UsageError that names the flag and the nearest name."""
+    try:
+        return kind(text)
+    except ValueError:
+        names = [member.value for member in kind]
+        raise UsageError(
+            f"{flag}: no {kind.__name__.lower()} is called {text!r}{nearest(text, names)} (one of: {', '.join(names)})"
+        ) from None
+
+
+def parse_omega(text: str) -> Omega:
+    """``paper``, ``classes`` or a finite number; else a UsageError."""
+    if text == "paper":
+        return "paper"
+    if text == "classes":
+        return "classes"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"--omega: {text!r} is neither 'paper' (1/(D-1)) nor 'classes' (1/(C-1)) nor a finite number")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images. ``image_size`` None: the data set's own. ``shape`` (C, H, W), ``classes``, ``images``:
+    of ``synthetic`` only."""
+
+    dataset: Dataset = Dataset.DIGITS
+    image_size: int | None = None
+    shape: tuple[int, int, int] = (1, 16, 16)
+    classes: int = 10
+    images: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None:
+            _require("--image-size", self.image_size, 1)
+        if self.dataset is Dataset.SYNTHETIC:
+            _require("--classes", self.classes, 2)
+            _require("--images", self.images, 2 * self.classes)
+            if min(self.shape) < 1:
+                raise UsageError(f"--shape: {self.shape} has a side below 1; write e.g. 3x32x32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that changes a run's numbers; ``rho`` is the resolved base count. See docs/data-dictionary.md."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: Model = Model.CNN
+    depth: int = 4
+    dropout: Dropout = Dropout.MALDROP
+    p: float = 0.5
+    rho: int = 256
+    selector: Selector = Selector.HEURISTIC
+    omega: Omega = "paper"
+    granularity: Granularity = Granularity.BATCH
+    schedule: Schedule = Schedule.STANDARD
+    period: int = 5
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 0.005
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    seed: int = 0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        for flag, whole, least in (
+            ("--depth", self.depth, 1),
+            ("--rho", self.rho, 0),
+            ("--period", self.period, 1),
+            ("--epochs", self.epochs, 1),
+            ("--batch-size", self.batch_size, 1),
+            ("--seed", self.seed, 0),
+        ):
+            _require(flag, whole, least)
+        for flag, value, low, high in (
+            ("--p", self.p, 0.0, 1.0),
+            ("--lr", self.lr, 0.0, math.inf),
+            ("--momentum", self.momentum, 0.0, math.inf),
+            ("--weight-decay", self.weight_decay, 0.0, math.inf),
+        ):
+            if not (low <= value <= high and math.isfinite(value)):
+                allowed = "a number from 0 to 1" if high == 1.0 else "a finite number of at least 0"
+                raise UsageError(f"{flag}: {value} is not {allowed}")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that matter to this run, and only those: `p` is no part of a run without vanilla dropout."""
+        settings = asdict(self)
+        relevant = set(settings) - {
+            "p",
+            "rho",
+            "selector",
+            "omega",
+            "granularity",
+            "schedule",
+            "period",
+            "depth",
+        }
+        if self.model is Model.CNN:
+            relevant |= {"depth"}
+        if self.dropout is Dropout.VANILLA:
+            relevant |= {"p"}
+        if self.dropout in (Dropout.MALDROP, Dropout.RANDOM):
+            relevant |= {"rho", "granularity", "schedule"}
+            if self.schedule is Schedule.PERIODIC:
+                relevant |= {"period"}
+        if self.dropout is Dropout.MALDROP:
+            relevant |= {"selector"}
+            if self.selector is Selector.HEURISTIC:
+                relevant |= {"omega"}
+        identity = {name: value for name, value in settings.items() if name in relevant}
+        if self.data.dataset is not Dataset.SYNTHETIC:
+            identity["data"] = {"dataset": self.data.dataset, "image_size": self.data.image_size}
+        return identity
+
+    def run_id(self, data_digest: str) -> str:
+        """Sixteen hexadecimal digits that name the run: never a path, a device or a machine."""
+        text = json.dumps({"schema": SCHEMA, "digest": data_digest, **self.identity()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> RunConfig:
+        """The inverse of ``dataclasses.asdict`` after a trip through JSON; KeyError, TypeError or ValueError
+        when it is not one."""
+        data = dict(stored["data"])
+        data["shape"] = tuple(data["shape"])
+        rest = {name: value for name, value in stored.items() if name != "data"}
+        enums = (
+            ("model", Model),
+            ("dropout", Dropout),
+            ("selector", Selector),
+            ("granularity", Granularity),
+            ("schedule", Schedule),
+        )
+        rest |= {name: kind(rest[name]) for name, kind in enums}
+        return cls(data=DataConfig(**data | {"dataset": Dataset(data["dataset"])}), **rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where and how a run is carried out; no part of its identity."""
+
+    device: str = "auto"
+    threads: int | None = None
+    data_dir: Path | None = None
+    out: Path = Path("maldrop-runs")
+    fresh: bool = False
+
+
+# The paper gives hardly any hyper-parameters; docs/method.md says which of these it states and how the rest were found.
+_PAPER_GREY = {"lr": 0.001, "momentum": 0.0, "batch_size": 64}
+_PAPER_COLOUR = {"lr": 0.01, "momentum": 0.9, "batch_size": 128}
+_PAPER_VGG16 = {"lr": 0.001, "momentum": 0.0, "batch_size": 320}
+
+
+def apply_preset(preset: Preset, config: RunConfig, given: set[str]) -> RunConfig:
+    """``config`` with the preset's settings, except the fields in ``given``, which the user set by hand."""
+    assert preset is Preset.PAPER
+    grey = config.data.dataset in (Dataset.DIGITS, Dataset.MNIST, Dataset.FASHION_MNIST)
+    settings: dict[str, Any] = {"epochs": 10, "p": 0.5, "omega": "paper", "granularity": Granularity.BATCH}
+    settings |= _PAPER_VGG16 if config.model is Model.VGG16 else _PAPER_GREY if grey else _PAPER_COLOUR
+    return replace(config, **{name: value for name, value in settings.items() if name not in given})
+
+
+def _require(flag: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(f"{flag}: {value} is below {least}, the least allowed")

@@ -1,0 +1,23 @@
+"""Malicious Dropout as a library: needs torch, and nothing else of this package."""
+
+from maldrop_cli.dropout.layers import (
+    DropoutLinear,
+    MalDropLinear,
+    Regulariser,
+    TargetedDropout,
+    VanillaDropout,
+)
+from maldrop_cli.dropout.schedules import SCHEDULES, Step
+from maldrop_cli.dropout.selectors import SELECTORS, keep_mask
+
+__all__ = [
+    "SCHEDULES",
+    "SELECTORS",
+    "DropoutLinear",
+    "MalDropLinear",
+    "Regulariser",
+    "Step",
+    "TargetedDropout",
+    "VanillaDropout",
+    "keep_mask",
+]

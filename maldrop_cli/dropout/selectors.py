@@ -1,0 +1,91 @@
+"""Which neurons to drop: pure functions from the last layer's inputs to indices or to a mask."""
+
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from maldrop_cli.dropout.scores import NEEDS_LABELS, SCORES, LastLayer, Score, omega_value
+
+GRANULARITIES = ("batch", "sample")
+
+# (layer, rho, omega, per_sample, generator) -> indices of the neurons to drop: drop_NR, or one drop_R for the whole
+# batch. R is rho; the indices in a row are distinct and in no particular order. The arguments are taken as valid.
+Select = Callable[[LastLayer, int, float, bool, torch.Generator | None], Tensor]
+
+
+def top_rho(score: Score) -> Select:
+    """The selector that drops the rho neurons of highest ``score``."""
+
+    @torch.no_grad()
+    def select(layer: LastLayer, rho: int, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+        return score(layer, omega, per_sample, generator).topk(rho, dim=-1, sorted=False).indices
+
+    return select
+
+
+SELECTORS: dict[str, Select] = {name: top_rho(score) for name, score in SCORES.items()}
+
+
+def check_choice(selector: str, granularity: str) -> None:
+    """Raise ValueError unless both names are known."""
+    if selector not in SELECTORS:
+        raise ValueError(f"no selector is called {selector!r}; there are {', '.join(SELECTORS)}")
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"no granularity is called {granularity!r}; there are {', '.join(GRANULARITIES)}")
+
+
+def check_rho(rho: int, width: int) -> int:
+    """``rho`` as an int; ValueError unless 0 <= rho <= width, TypeError unless it is a whole number."""
+    count = operator.index(rho)
+    if not 0 <= count <= width:
+        raise ValueError(f"rho is {count}, but the layer has {width} neurons: rho must be from 0 to {width}")
+    return count
+
+
+def keep_mask(
+    hidden_ND: Tensor,
+    weight_CD: Tensor,
+    labels_N: Tensor | None,
+    rho: int,
+    *,
+    bias_C: Tensor | None = None,
+    selector: str = "heuristic",
+    omega: float | str | None = None,
+    granularity: str = "sample",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The MalDrop mask, section 4.1: bool_ND, True where a neuron passes, exactly ``rho`` False in every row.
+
+    Args:
+        hidden_ND: activations that enter the last affine layer, N examples of D neurons.
+        weight_CD, bias_C: that layer, C classes. Only ``single`` looks at the bias.
+        labels_N: the right classes, int64; only the selector ``random`` does without.
+        rho: neurons to drop in each row, 0 to D.
+        selector: ``heuristic``, ``single`` or ``random``.
+        omega: a number, ``paper`` (the default, 1/(D-1)) or ``classes`` (1/(C-1)).
+        granularity: ``sample``, a mask for each example, or ``batch``, one mask from scores summed over the batch.
+        generator: the randomness of ``random``, on the device of ``hidden_ND``.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing.
+        TypeError: rho not a whole number.
+    """
+    if hidden_ND.ndim != 2 or weight_CD.ndim != 2 or hidden_ND.shape[1] != weight_CD.shape[1]:
+        raise ValueError(
+            f"hidden is {tuple(hidden_ND.shape)} and weight {tuple(weight_CD.shape)}; they must be (N, D) and (C, D)"
+        )
+    check_choice(selector, granularity)
+    if labels_N is None and selector in NEEDS_LABELS:
+        raise ValueError(f"the selector {selector!r} needs labels")
+    if labels_N is not None and labels_N.shape != hidden_ND.shape[:1]:
+        raise ValueError(f"labels are {tuple(labels_N.shape)}; {hidden_ND.shape[0]} examples need as many labels")
+    classes, width = weight_CD.shape
+    layer = LastLayer(hidden_ND, weight_CD, bias_C, labels_N)
+    per_sample = granularity == "sample"
+    drop = SELECTORS[selector](layer, check_rho(rho, width), omega_value(omega, width, classes), per_sample, generator)
+    keep = torch.ones(hidden_ND.shape, dtype=torch.bool, device=hidden_ND.device)
+    if per_sample:
+        return keep.scatter_(1, drop, False)
+    return keep.index_fill_(1, drop, False)

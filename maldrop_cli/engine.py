@@ -1,0 +1,198 @@
+"""Train one run. The data lie on the device as uint8 and are shuffled and normalised there."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from maldrop_cli.config import Dropout, RunConfig
+from maldrop_cli.datasets import ImageData, Split
+from maldrop_cli.devices import device_name, synchronize, threads
+from maldrop_cli.dropout import SCHEDULES, Step
+from maldrop_cli.models import Classifier, Normalise, build_model, hidden_width, make_optimizer
+from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment
+from maldrop_cli.results.store import Store
+
+EVAL_BATCH = 500
+
+
+def stream(seed: int, purpose: str) -> int:
+    """The seed of one of a run's random streams, independent of the other streams and of the variant."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
+
+
+def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.device) -> RunRecord:
+    """The record of a run that is about to begin; ``digest`` is that of ``data``."""
+    return RunRecord(
+        run_id=config.run_id(digest),
+        config=config,
+        data_digest=digest,
+        environment=environment(str(device), device_name(device), threads()),
+        hidden_width=hidden_width(config.model, config.depth, data.shape),
+    )
+
+
+def train_one(
+    record: RunRecord,
+    data: ImageData,
+    device: torch.device,
+    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> RunRecord:
+    """Train the run that ``record`` describes, on ``data`` (already on ``device``), and return the finished record.
+
+    ``on_epoch`` is called after each epoch. Initial weights and the order of the batches depend on the seed alone, so
+    that the runs of one seed are paired. ``train_seconds`` covers shuffling, normalising and the training steps, with
+    the device synchronised before and after, and leaves out loading the data and evaluation. A loss that is not finite
+    ends the run with the status ``diverged``.
+    """
+    config = record.config
+    with _determinism(config.deterministic):
+        torch.manual_seed(stream(config.seed, "init"))
+        noise = torch.Generator(device).manual_seed(stream(config.seed, "selector"))
+        model = build_model(config, data.shape, len(data.classes), noise).to(device)
+        torch.manual_seed(stream(config.seed, "dropout"))  # from here on the global stream is nn.Dropout's alone
+        order = torch.Generator().manual_seed(stream(config.seed, "order"))
+        schedule_rng = random.Random(stream(config.seed, f"schedule/{config.rho}"))
+        normalise = Normalise(data.mean, data.std).to(device)
+        optimizer = make_optimizer(model, config, device)
+        rows: list[EpochRow] = []
+        dropped, offered = model.head.regulariser.drop_totals()
+        for epoch in range(config.epochs):
+            synchronize(device)
+            begin = clock()
+            loss, rho = _train_epoch(model, normalise, optimizer, data.train, config, epoch, order, schedule_rng)
+            synchronize(device)
+            seconds = clock() - begin
+            val_loss, top1, top5 = evaluate(model, normalise, data.val)
+            was, (dropped, offered) = (dropped, offered), model.head.regulariser.drop_totals()
+            rows.append(
+                EpochRow(
+                    epoch=epoch + 1,
+                    train_loss=_finite(loss),
+                    val_loss=_finite(val_loss),
+                    val_top1=top1,
+                    val_top5=top5,
+                    train_seconds=seconds,
+                    rho_mean=rho,
+                    drop_rate=100 * (dropped - was[0]) / max(offered - was[1], 1),
+                )
+            )
+            on_epoch(rows[-1])
+            if not math.isfinite(loss):
+                reason = f"the training loss was not finite in epoch {epoch + 1}; a lower --lr may help"
+                return replace(record, epochs=tuple(rows), status=Status.DIVERGED, reason=reason)
+    return replace(record, epochs=tuple(rows), status=Status.DONE)
+
+
+def train_or_reuse(
+    config: RunConfig,
+    data: ImageData,
+    digest: str,
+    device: torch.device,
+    store: Store,
+    *,
+    fresh: bool,
+    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+) -> tuple[RunRecord, bool]:
+    """The stored run of ``config`` if it is finished and not ``fresh``, else a new one: (record, whether reused).
+
+    A run that raises for want of memory or in torch becomes a record with the status ``failed`` and the reason.
+    """
+    stored = None if fresh else store.load(config.run_id(digest))
+    if stored is not None and stored.finished:
+        return stored, True
+    record = start_record(config, data, digest, device)
+    store.start(record)
+    rows: list[EpochRow] = []
+
+    def keep(row: EpochRow) -> None:
+        rows.append(row)
+        store.append(record.run_id, row)
+        on_epoch(row)
+
+    try:
+        record = train_one(record, data, device, keep)
+    except (RuntimeError, MemoryError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        record = replace(record, epochs=tuple(rows), status=Status.FAILED, reason=reason)
+    store.finish(record)
+    return record, False
+
+
+def _train_epoch(
+    model: Classifier,
+    normalise: Normalise,
+    optimizer: torch.optim.Optimizer,
+    train: Split,
+    config: RunConfig,
+    epoch: int,
+    order: torch.Generator,
+    schedule_rng: random.Random,
+) -> tuple[float, float | None]:
+    """One pass over the training images: (mean loss, mean rho over the batches or None where it does not apply)."""
+    model.train()
+    regulariser = model.head.regulariser
+    scheduled = config.dropout in (Dropout.MALDROP, Dropout.RANDOM)
+    schedule, width = SCHEDULES[config.schedule.value], model.head.in_features
+    examples = len(train.labels)
+    batches = torch.randperm(examples, generator=order).to(train.labels.device).split(config.batch_size)
+    total = torch.zeros((), device=train.labels.device)
+    rhos = 0
+    for number, index in enumerate(batches):
+        images, labels = normalise(train.images[index]), train.labels[index]
+        if scheduled:
+            step = Step(epoch, epoch * len(batches) + number, config.period, schedule_rng)
+            regulariser.rho = schedule(config.rho, width, step)
+            rhos += regulariser.rho
+        loss = F.cross_entropy(model(images, labels), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(labels)
+    return float(total) / examples, rhos / len(batches) if scheduled else None
+
+
+@torch.no_grad()
+def evaluate(model: Classifier, normalise: Normalise, split: Split) -> tuple[float, float, float]:
+    """(mean loss in nats, top-1, top-5 in percent) with test scaling."""
+    model.eval()
+    loss = torch.zeros((), device=split.labels.device, dtype=torch.float64)
+    hits1, hits5 = torch.zeros_like(loss), torch.zeros_like(loss)
+    for images, labels in zip(split.images.split(EVAL_BATCH), split.labels.split(EVAL_BATCH), strict=True):
+        logits = model(normalise(images))
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
+        hits1 += best[:, 0].sum()
+        hits5 += best.sum()
+    examples = len(split.labels)
+    return float(loss) / examples, 100 * float(hits1) / examples, 100 * float(hits5) / examples
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Torch's deterministic algorithms while a run asks for them."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = benchmark

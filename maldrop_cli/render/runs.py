@@ -1,0 +1,334 @@
+"""Runs, arms and sweep points as rows (for files) and tables (for people)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from maldrop_cli.config import Dropout, RunConfig, Schedule, Selector
+from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus
+from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
+from maldrop_cli.results.comparison import Comparison
+from maldrop_cli.results.records import EpochRow, RunRecord, Status
+from maldrop_cli.results.stats import Difference, Outcome
+
+SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The columns that say what was trained; empty where a setting has no effect."""
+    effective = config.identity()
+    return {
+        "dataset": str(config.data.dataset),
+        "model": str(config.model),
+        "dropout": str(config.dropout),
+        "selector": _text(effective.get("selector")),
+        "schedule": _text(effective.get("schedule")),
+        "rho": effective.get("rho"),
+        "omega": effective.get("omega"),
+        "granularity": _text(effective.get("granularity")),
+        "p": effective.get("p"),
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def name(config: RunConfig) -> str:
+    """A variant in few words."""
+    if config.dropout is Dropout.VANILLA:
+        return f"vanilla p={config.p:g}"
+    if config.dropout is Dropout.NONE:
+        return "none"
+    words = [str(config.dropout)]
+    if config.schedule is not Schedule.STANDARD:
+        words.append(str(config.schedule))
+    words.append(f"rho={config.rho}")
+    if config.dropout is Dropout.MALDROP and config.selector is not Selector.HEURISTIC:
+        words.append(str(config.selector))
+    return " ".join(words)
+
+
+def settings_line(config: RunConfig) -> str:
+    """What all arms of a table share, in a line."""
+    size = f" {config.data.image_size}px" if config.data.image_size else ""
+    decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
+    return (
+        f"{config.data.dataset}{size}, {config.model}, {epochs}, "
+        f"SGD lr {config.lr:g}, momentum {config.momentum:g}, batch {config.batch_size}{decay}"
+    )
+
+
+def machine_line(records: Sequence[RunRecord]) -> str:
+    """The machines that trained these runs."""
+    machines = {
+        (
+            run.environment.get("device_name", "?"),
+            run.environment.get("threads", "?"),
+            run.environment.get("torch", "?"),
+        )
+        for run in records
+    }
+    if len(machines) == 1:
+        [(device, threads, torch)] = machines
+        return f"Trained on {device}, {threads} CPU threads, torch {torch}."
+    return "Trained on different devices, thread counts or torch versions: times do not compare (--fresh trains anew)."
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def epoch_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """One row an epoch; a run that failed before its first still has a row."""
+    return [_run_row(run, row) for run in records for row in (run.epochs or [None])]
+
+
+def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """One row a run, at its last epoch."""
+    return [_run_row(run, run.epochs[-1] if run.epochs else None) for run in records]
+
+
+def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
+    config = run.config
+    measured = {
+        field: getattr(row, field, None)
+        for field in (
+            "epoch", "train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "drop_rate", "rho_mean"
+        )
+    }  # fmt: skip
+    return {
+        **identity(config),
+        "seed": config.seed,
+        **measured,
+        "status": str(run.status),
+        "reason": run.reason or None,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "hidden_width": run.hidden_width,
+        "device": run.environment.get("device"),
+        "threads": run.environment.get("threads"),
+        "run_id": run.run_id,
+    }
+
+
+def train_table(run: RunRecord) -> Table:
+    """One run, one row an epoch."""
+    rows = run.epochs
+    notes = [f"{duration(run.train_seconds)} of training. {machine_line([run])}", f"Run {run.run_id}."]
+    if run.status is not Status.DONE:
+        notes.insert(0, f"{str(run.status).capitalize()}: {run.reason or 'no result'}")
+    title = f"{name(run.config)}: {settings_line(run.config)}, seed {run.config.seed}"
+    return Table(title, _epoch_columns(rows), notes)
+
+
+def _epoch_columns(rows: Sequence[EpochRow]) -> list[Column]:
+    return [
+        Column("epoch", [str(row.epoch) for row in rows]),
+        Column("train loss", [number(row.train_loss, 4) for row in rows]),
+        Column("val loss", [number(row.val_loss, 4) for row in rows]),
+        Column("top-1 %", [number(row.val_top1, 2) for row in rows]),
+        Column("top-5 %", [number(row.val_top5, 2) for row in rows]),
+        Column("rho", [number(row.rho_mean, 0) for row in rows]),
+        Column("dropped %", [number(row.drop_rate, 2) for row in rows]),
+        Column("train s", [number(row.train_seconds, 2) for row in rows]),
+    ]
+
+
+def report_table(records: Sequence[RunRecord], long: bool) -> Table:
+    """Stored runs, one row a run or one row an epoch."""
+    pairs: list[tuple[RunRecord, EpochRow | None]] = []
+    for run in records:
+        pairs += [(run, row) for row in run.epochs] if long and run.epochs else [(run, run.at(len(run.epochs) or 1))]
+    columns = [
+        Column("data", [str(run.config.data.dataset) for run, _ in pairs], left=True),
+        Column("model", [str(run.config.model) for run, _ in pairs], left=True),
+        Column("variant", [name(run.config) for run, _ in pairs], left=True),
+        Column("lr", [f"{run.config.lr:g}" for run, _ in pairs]),
+        Column("seed", [str(run.config.seed) for run, _ in pairs]),
+        Column("epoch", [f"{row.epoch if row else 0}/{run.config.epochs}" for run, row in pairs]),
+        Column("train loss", [number(row.train_loss if row else None, 4) for _, row in pairs]),
+        Column("val loss", [number(row.val_loss if row else None, 4) for _, row in pairs]),
+        Column("top-1 %", [number(row.val_top1 if row else None, 2) for _, row in pairs]),
+        Column("train s", [number(row.train_seconds if row else None, 2) for _, row in pairs]),
+        Column("status", [str(run.status) for run, _ in pairs], left=True),
+        Column("run", [run.run_id for run, _ in pairs], left=True),
+    ]
+    return Table(f"{len(records)} stored runs", columns, failures(records))
+
+
+def failures(records: Sequence[RunRecord]) -> list[str]:
+    """A line for each run that did not end well."""
+    return [
+        f"{name(run.config)}, seed {run.config.seed}: {run.status}, {run.reason}"
+        for run in records
+        if run.status in (Status.FAILED, Status.DIVERGED)
+    ]
+
+
+# --- arms ----------------------------------------------------------------------------------------------------------
+
+
+def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One row an arm, at the last epoch."""
+    rows = []
+    for arm, difference in zip(comparison.arms, comparison.differences, strict=True):
+        row: dict[str, Any] = {**identity(arm.config), "epoch": arm.config.epochs, "n_seeds": len(arm.done)}
+        row["n_failed"] = len(arm.runs) - len(arm.done)
+        for field in ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean"):
+            interval = arm.metric(field)
+            row |= {f"{field}_mean": interval.mean, f"{field}_ci95": interval.half}
+        first, middle = arm.metric("val_top1", 1), arm.metric("val_top1", (arm.config.epochs + 1) // 2)
+        row |= {"val_top1_first_mean": first.mean, "val_top1_first_ci95": first.half}
+        row |= {"val_top1_middle_mean": middle.mean, "val_top1_middle_ci95": middle.half}
+        seconds, total = arm.metric("train_seconds"), arm.total_seconds()
+        row |= {"train_seconds_mean": seconds.mean, "train_seconds_ci95": seconds.half}
+        row |= {"total_train_seconds_mean": total.mean, "total_train_seconds_ci95": total.half}
+        row["time_vs_none"] = time_ratio(arm, comparison.reference)
+        row["baseline"] = str(comparison.baseline.config.dropout) if comparison.baseline else None
+        row |= {
+            "diff_top1_mean": difference.interval.mean if difference else None,
+            "diff_top1_ci95": difference.interval.half if difference else None,
+            "p_value": difference.p if difference else None,
+            "p_holm": difference.p_holm if difference else None,
+            "verdict": str(difference.outcome) if difference else None,
+            "more_seeds": difference.more_seeds if difference else None,
+            "margin": comparison.margin,
+        }
+        rows.append(row)
+    return rows
+
+
+def arm_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
+    """Accuracy at the first, middle and last epoch, losses, times and drop rates, one row an arm."""
+    arms = comparison.arms
+    epochs = arms[0].config.epochs
+    columns = [Column("dropout", [name(arm.config) for arm in arms], left=True)]
+    for epoch in marked_epochs(epochs):
+        intervals = [arm.metric("val_top1", epoch) for arm in arms]
+        columns.append(Column(f"top-1 % @{epoch}", [plus_minus(each.mean, each.half, 2) for each in intervals]))
+    columns += [
+        Column("train loss", [number(arm.metric("train_loss").mean, 4) for arm in arms]),
+        Column("val loss", [number(arm.metric("val_loss").mean, 4) for arm in arms]),
+        Column("train s", [number(arm.total_seconds().mean, 1) for arm in arms]),
+        Column("× none", [number(time_ratio(arm, comparison.reference), 2) for arm in arms]),
+        Column("dropped %", [number(arm.metric("drop_rate").mean, 2) for arm in arms]),
+        Column("seeds", [_seeds(arm) for arm in arms]),
+    ]
+    return Table(title, columns, notes)
+
+
+def _seeds(arm: Arm) -> str:
+    return str(len(arm.done)) if len(arm.done) == len(arm.runs) else f"{len(arm.done)} of {len(arm.runs)}"
+
+
+def verdict_table(comparison: Comparison) -> Table:
+    """Each arm against the baseline, seed by seed."""
+    assert comparison.baseline is not None
+    pairs = [
+        (arm, difference)
+        for arm, difference in zip(comparison.arms, comparison.differences, strict=True)
+        if difference is not None
+    ]
+    columns = [
+        Column("dropout", [name(arm.config) for arm, _ in pairs], left=True),
+        Column(
+            "Δ top-1, points (95 %, uncorrected)",
+            [plus_minus(d.interval.mean, d.interval.half, 2, sign=True) for _, d in pairs],
+        ),
+        Column("p (Holm)", [_p_value(d.p_holm) for _, d in pairs]),
+        Column("verdict", [_verdict(d) for _, d in pairs], left=True),
+    ]
+    epochs = comparison.arms[0].config.epochs
+    title = f"Against {name(comparison.baseline.config)}, paired by seed, epoch {epochs}"
+    note = (
+        f"better, worse: Holm-corrected p below 0.05; equivalent: within ±{comparison.margin:g} points "
+        "(two one-sided t-tests)."
+    )
+    return Table(title, columns, [note])
+
+
+def _p_value(p: float) -> str:
+    if not math.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _verdict(difference: Difference) -> str:
+    if difference.outcome is not Outcome.INCONCLUSIVE:
+        return str(difference.outcome)
+    if difference.more_seeds is None:
+        return "inconclusive; no number of seeds within 1,000 would decide"
+    return f"inconclusive; about {difference.more_seeds} more seed{'s' * (difference.more_seeds > 1)} would decide"
+
+
+# --- sweeps --------------------------------------------------------------------------------------------------------
+
+
+def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
+    """One row a point, the references first; the best and the worst point marked."""
+    arms, epochs = comparison.arms, comparison.arms[0].config.epochs
+    points = [number for number, arm in enumerate(arms) if _is_point(arm)]
+    means = {number: arms[number].metric("val_top1").mean for number in points if arms[number].done}
+    best = max(means, key=means.__getitem__, default=None)
+    worst = min(means, key=means.__getitem__, default=None)
+    marks = [""] * len(arms)
+    if best is not None and worst is not None and best != worst:
+        marks[best], marks[worst] = "best", "worst"
+    intervals = [arm.metric("val_top1") for arm in arms]
+    rows = [identity(arm.config) for arm in arms]
+
+    def cells(field: str) -> list[str]:
+        return ["" if row[field] is None else str(row[field]) for row in rows]
+
+    columns = [
+        Column("dropout", cells("dropout"), left=True),
+        Column("schedule", cells("schedule"), left=True),
+        Column("omega", cells("omega"), left=True),
+        Column("rho", cells("rho")),
+        Column(f"top-1 % @{epochs}", [plus_minus(each.mean, each.half, 2) for each in intervals]),
+        Column("val loss", [number(arm.metric("val_loss").mean, 4) for arm in arms]),
+        Column("train s", [number(arm.total_seconds().mean, 1) for arm in arms]),
+        Column("dropped %", [number(_mean_drop(arm), 2) for arm in arms]),
+        Column("seeds", [_seeds(arm) for arm in arms]),
+        Column("", marks, left=True),
+    ]
+    marked = {}
+    if any(marks) and best is not None and worst is not None:
+        marked = {best: "green", worst: "red"}
+    return Table(title, columns, [*notes, *saturation(arms)], marked)
+
+
+def _is_point(arm: Arm) -> bool:
+    return arm.config.dropout in (Dropout.MALDROP, Dropout.RANDOM)
+
+
+def _mean_drop(arm: Arm) -> float:
+    """Realised drop rate over all epochs and seeds, in percent."""
+    rates = [row.drop_rate for run in arm.done.values() for row in run.epochs]
+    return sum(rates) / len(rates) if rates else math.nan
+
+
+def saturation(arms: Sequence[Arm]) -> list[str]:
+    """A line where an annealing schedule drops everything or nothing in most epochs."""
+    annealed = [arm for arm in arms if _is_point(arm) and arm.config.schedule in (Schedule.FORWARD, Schedule.REVERSE)]
+    everything = sum(_mostly(arm, 100 * (1 - SATURATED), 100.0) for arm in annealed)
+    nothing = sum(_mostly(arm, 0.0, 100 * SATURATED) for arm in annealed)
+    if not everything and not nothing:
+        return []
+    return [
+        f"{everything + nothing} of {len(annealed)} annealed points drop everything ({everything}) or nothing "
+        f"({nothing}) in most epochs: equations (1) and (2) saturate. From rho + i = 10 on, i the epoch from 0, "
+        "forward drops every neuron and reverse none."
+    ]
+
+
+def _mostly(arm: Arm, low: float, high: float) -> bool:
+    """Whether more than half of the epochs, over all seeds, have a drop rate from ``low`` to ``high`` percent."""
+    rates = [row.drop_rate for run in arm.done.values() for row in run.epochs]
+    return 2 * sum(low <= rate <= high for rate in rates) > len(rates)

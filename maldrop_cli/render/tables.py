@@ -1,0 +1,133 @@
+"""Results as tables: full precision for files, rounded text for people. Text in, text out; nothing trains here."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+from tabulate import tabulate
+
+from maldrop_cli.config import MaldropError
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and its cells as text. ``left``: words rather than numbers."""
+
+    heading: str
+    cells: Sequence[str]
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a person reads. ``marked``: rows to set off (the best, the worst), by number, with a style."""
+
+    title: str
+    columns: Sequence[Column]
+    notes: Sequence[str] = ()
+    marked: dict[int, str] = field(default_factory=dict)
+
+    def rows(self) -> list[list[str]]:
+        return [list(row) for row in zip(*(column.cells for column in self.columns), strict=True)]
+
+
+def to_text(tables: Sequence[Table], form: str) -> str:
+    """``plain`` or ``markdown`` text, no colour."""
+    style = "github" if form == "markdown" else "simple"
+    parts = []
+    for table in tables:
+        body = tabulate(
+            table.rows(),
+            headers=[column.heading for column in table.columns],
+            tablefmt=style,
+            disable_numparse=True,
+            colalign=["left" if column.left else "right" for column in table.columns] if table.rows() else None,
+        )
+        title = f"**{table.title}**" if form == "markdown" else table.title
+        parts.append("\n\n".join(part for part in (title, body, "\n".join(_listed(table.notes, form))) if part))
+    return "\n\n".join(parts)
+
+
+def _listed(notes: Sequence[str], form: str) -> list[str]:
+    return [f"- {note}" for note in notes] if form == "markdown" else list(notes)
+
+
+def show(tables: Sequence[Table], form: str, console: Console) -> None:
+    """Print on stdout. ``auto`` is Rich on a terminal and plain elsewhere."""
+    if form == "auto":
+        form = "rich" if console.is_terminal else "plain"
+    if form != "rich":
+        console.file.write(to_text(tables, form) + "\n")
+        return
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        rich_table = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+        for column in table.columns:
+            rich_table.add_column(Text(column.heading), justify="left" if column.left else "right", overflow="fold")
+        for index, row in enumerate(table.rows()):
+            rich_table.add_row(*(Text(cell) for cell in row), style=table.marked.get(index))
+        console.print(rich_table)
+        for note in table.notes:
+            console.print(Text(note))
+
+
+def write_files(rows: Sequence[dict[str, Any]], csv: Path | None, json_path: Path | None) -> None:
+    """The same rows, at full precision, as CSV and as a JSON list. MaldropError when a file can't be written."""
+    plain = [_plain(row) for row in rows]
+    for path, write in ((csv, _csv), (json_path, _json)):
+        if path is None:
+            continue
+        try:
+            path.write_text(write(plain))
+        except OSError as error:
+            raise MaldropError(f"can't write {path}: {error.strerror or error}; the runs themselves are kept") from None
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    pd.DataFrame(rows, dtype=object).to_csv(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _json(rows: Sequence[dict[str, Any]]) -> str:
+    return json.dumps(rows, indent=1) + "\n"
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Values that are not finite become None: JSON has no word for them, and CSV leaves the cell empty."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+
+
+def number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """A number with ``digits`` decimals; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def plus_minus(mean: float, half: float, digits: int, *, sign: bool = False) -> str:
+    """``97.21 ±0.32``; without a half-width, the mean alone."""
+    text = number(mean, digits, sign=sign)
+    return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text
+
+
+def duration(seconds: float) -> str:
+    """``8.2 s``, ``3:05``, ``2:10:00``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

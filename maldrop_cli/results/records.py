@@ -1,0 +1,117 @@
+"""What a run is: its settings, where it ran, one row an epoch, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib import metadata
+from typing import Any
+
+from maldrop_cli.config import RunConfig
+
+
+class Status(StrEnum):
+    DONE = "done"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"  # started, and no result: killed, or under way
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow:
+    """One epoch. Losses are means per example in nats (None: not finite), accuracies in percent, times in seconds.
+
+    ``train_loss`` is measured while training, dropout active; ``val_*`` afterwards, with test scaling.
+    ``rho_mean`` is the mean of rho over the epoch's batches (None where it does not apply); ``drop_rate`` the share of
+    neurons really dropped, in percent.
+    """
+
+    epoch: int
+    train_loss: float | None
+    val_loss: float | None
+    val_top1: float
+    val_top5: float
+    train_seconds: float
+    rho_mean: float | None
+    drop_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run on disk or just trained. ``hidden_width`` is D, the neurons before the last layer."""
+
+    run_id: str
+    config: RunConfig
+    data_digest: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    hidden_width: int = 0
+    epochs: tuple[EpochRow, ...] = ()
+    status: Status = Status.UNFINISHED
+    reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train; a diverged run stays diverged, a failed one is worth another try."""
+        return self.status in (Status.DONE, Status.DIVERGED)
+
+    @property
+    def train_seconds(self) -> float:
+        """Training time of all epochs."""
+        return sum(row.train_seconds for row in self.epochs)
+
+    def at(self, epoch: int) -> EpochRow | None:
+        """The row of an epoch, counted from 1; None if the run did not get there."""
+        return self.epochs[epoch - 1] if epoch <= len(self.epochs) else None
+
+
+def to_json(record: RunRecord) -> dict[str, Any]:
+    """A record as plain JSON values."""
+    return asdict(record)
+
+
+def from_json(stored: dict[str, Any]) -> RunRecord:
+    """The inverse of :func:`to_json`; KeyError, TypeError or ValueError when ``stored`` is no record."""
+    return RunRecord(
+        run_id=stored["run_id"],
+        config=RunConfig.from_dict(stored["config"]),
+        data_digest=str(stored["data_digest"]),
+        environment=dict(stored["environment"]),
+        hidden_width=int(stored["hidden_width"]),
+        epochs=rows_from_json(stored["epochs"]),
+        status=Status(stored["status"]),
+        reason=str(stored["reason"]),
+    )
+
+
+def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
+    """Epoch rows, each checked to hold the right fields."""
+    return tuple(EpochRow(**row) for row in stored)
+
+
+def environment(device: str, device_name: str, threads: int) -> dict[str, Any]:
+    """Where a run is carried out: versions, machine, device, threads, time of day."""
+    return {
+        "maldrop": _version("maldrop-cli"),
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "torchvision": _version("torchvision"),
+        "numpy": _version("numpy"),
+        "platform": platform.platform(),
+        "cpu": platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "device": device,
+        "device_name": device_name,
+        "threads": threads,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

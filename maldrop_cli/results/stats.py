@@ -1,0 +1,144 @@
+"""What the seeds say: intervals, paired differences and verdicts. scipy does the statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from scipy import stats
+
+ALPHA = 0.05
+FEWEST_SEEDS = 3
+MOST_SEEDS = 1000  # the furthest that `seeds_to_decide` looks
+
+
+class Outcome(StrEnum):
+    BETTER = "better"
+    WORSE = "worse"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+    TOO_FEW = "too few seeds"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and the half-width of its 95 % t-interval; nan for a half-width of fewer than two values."""
+
+    mean: float
+    half: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An arm less the baseline, seed by seed: the interval is not corrected for several arms, ``p_holm`` is.
+
+    ``more_seeds``: about how many more would decide an inconclusive result, should mean and spread stay as they are;
+    None where that is more than ``MOST_SEEDS`` or not asked.
+    """
+
+    interval: Interval
+    p: float
+    p_holm: float
+    outcome: Outcome
+    more_seeds: int | None = None
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """Mean and 95 % t-interval."""
+    n = len(values)
+    if n == 0:
+        return Interval(math.nan, math.nan, 0)
+    mean = float(np.mean(values))
+    if n == 1:
+        return Interval(mean, math.nan, 1)
+    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1) * stats.sem(values))
+    return Interval(mean, half, n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the k-th smallest of m is multiplied by m - k + 1, and none falls below the one
+    before it."""
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def compare_arms(differences: Sequence[Sequence[float]], margin: float) -> list[Difference]:
+    """A verdict for each arm from its paired differences to the baseline (arm minus baseline, one a seed).
+
+    Two-sided paired t-tests, Holm-corrected over the arms that have at least ``FEWEST_SEEDS`` seeds; where not
+    significant, two one-sided t-tests within +- ``margin``.
+    """
+    testable = [index for index, values in enumerate(differences) if len(values) >= FEWEST_SEEDS]
+    p_values = {index: _p_two_sided(differences[index]) for index in testable}
+    corrected = dict(zip(testable, holm([p_values[index] for index in testable]), strict=True))
+    return [
+        _verdict(values, p_values.get(index, math.nan), corrected.get(index, math.nan), margin)
+        for index, values in enumerate(differences)
+    ]
+
+
+def _verdict(values: Sequence[float], p: float, p_holm: float, margin: float) -> Difference:
+    interval = t_interval(values)
+    if interval.n < FEWEST_SEEDS:
+        return Difference(interval, p, p_holm, Outcome.TOO_FEW)
+    if p_holm < ALPHA:
+        return Difference(interval, p, p_holm, Outcome.BETTER if interval.mean > 0 else Outcome.WORSE)
+    if _p_equivalence(interval.mean, float(np.std(values, ddof=1)), interval.n, margin) < ALPHA:
+        return Difference(interval, p, p_holm, Outcome.EQUIVALENT)
+    factor = p_holm / p if p > 0 else 1.0
+    more = seeds_to_decide(interval.mean, float(np.std(values, ddof=1)), interval.n, margin, factor)
+    return Difference(interval, p, p_holm, Outcome.INCONCLUSIVE, more)
+
+
+def _p_two_sided(values: Sequence[float]) -> float:
+    """Paired t-test, given the differences. Where all are equal there is no spread to test against: p is 1 at zero,
+    0 elsewhere."""
+    if np.ptp(values) == 0.0:
+        return 1.0 if values[0] == 0.0 else 0.0
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def _p_equivalence(mean: float, deviation: float, n: int, margin: float) -> float:
+    """The larger p of the two one-sided tests of mean > -margin and mean < margin."""
+    if deviation == 0.0:
+        return 0.0 if abs(mean) < margin else 1.0
+    distance = (margin - abs(mean)) / (deviation / math.sqrt(n))  # the side that is nearer decides
+    return float(stats.t.sf(distance, n - 1))
+
+
+def seeds_to_decide(mean: float, deviation: float, n: int, margin: float, factor: float) -> int | None:
+    """How many seeds beyond ``n`` until either test decides, if mean and standard deviation stay what they are.
+
+    ``factor`` is what Holm multiplied p by. None beyond ``MOST_SEEDS`` in all.
+    """
+    if deviation == 0.0:
+        return None
+    total = np.arange(n + 1, MOST_SEEDS + 1)
+    error = deviation / np.sqrt(total)
+    differs = factor * 2 * stats.t.sf(abs(mean) / error, total - 1) < ALPHA
+    equivalent = stats.t.sf((margin - abs(mean)) / error, total - 1) < ALPHA
+    decided = np.flatnonzero(differs | equivalent)
+    return int(total[decided[0]] - n) if decided.size else None
+
+
+def ratio_interval(samples: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
+    """The median of the ratios of paired samples (the i-th to the i-th), and its 95 % bootstrap interval.
+
+    Where one has fewer samples, the others of the longer are left out; the interval of a single pair is nan.
+    """
+    pairs = min(len(samples), len(reference))
+    ratios = np.asarray(samples[:pairs]) / np.asarray(reference[:pairs])
+    middle = float(np.median(ratios))
+    if pairs < 2 or np.ptp(ratios) == 0.0:
+        return middle, *((middle, middle) if pairs > 1 else (math.nan, math.nan))
+    interval = stats.bootstrap(
+        (ratios,), np.median, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return middle, float(interval.low), float(interval.high)

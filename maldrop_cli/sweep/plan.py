@@ -1,0 +1,49 @@
+"""Which runs a command asks for: pure functions from settings to an ordered list of run configs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from maldrop_cli.config import Dropout, Omega, RunConfig, Schedule
+
+
+def arms(base: RunConfig, dropouts: Sequence[Dropout]) -> list[RunConfig]:
+    """One config for each dropout variant, alike in all else."""
+    return [replace(base, dropout=dropout) for dropout in dropouts]
+
+
+def grid(
+    base: RunConfig,
+    dropouts: Sequence[Dropout],
+    schedules: Sequence[Schedule],
+    omegas: Sequence[Omega],
+    rhos: Sequence[int],
+) -> list[RunConfig]:
+    """Every combination, rho varying fastest; combinations that differ only in a setting without effect come once."""
+    points = [
+        replace(base, dropout=dropout, schedule=schedule, omega=omega, rho=rho)
+        for dropout, schedule, omega, rho in itertools.product(dropouts, schedules, omegas, rhos)
+    ]
+    return distinct(points)
+
+
+def with_references(base: RunConfig, points: Sequence[RunConfig]) -> list[RunConfig]:
+    """``none`` and ``vanilla`` before the points, unless they are among them."""
+    return distinct([*arms(base, (Dropout.NONE, Dropout.VANILLA)), *points])
+
+
+def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """The configs without those whose numbers would be those of an earlier one."""
+    return list({repr(config.identity()): config for config in reversed(configs)}.values())[::-1]
+
+
+def over_seeds(configs: Sequence[RunConfig], seeds: Sequence[int], *, rotate: bool = False) -> list[RunConfig]:
+    """Every config with every seed, seed by seed. ``rotate`` starts each seed with the next config, so that none is
+    always first on a cold machine."""
+    plan = []
+    for turn, seed in enumerate(seeds):
+        start = turn % len(configs) if rotate else 0
+        plan += [replace(config, seed=seed) for config in [*configs[start:], *configs[:start]]]
+    return plan

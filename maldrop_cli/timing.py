@@ -1,0 +1,191 @@
+"""What a training step costs: the steps of all variants, interleaved, on one batch."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maldrop_cli.config import Dropout, RunConfig, Selector
+from maldrop_cli.devices import synchronize
+from maldrop_cli.dropout import SELECTORS, TargetedDropout
+from maldrop_cli.dropout.naive import NAIVE
+from maldrop_cli.dropout.scores import LastLayer, omega_value
+from maldrop_cli.dropout.selectors import Select, top_rho
+from maldrop_cli.models import Classifier, Shape, build_model, make_optimizer
+
+WARM_UP = 3  # steps of each subject that are thrown away
+SAMPLE_SECONDS = 0.02  # a sample holds as many steps as fit, at least one: far above a clock's resolution
+MOST_STEPS = 200
+NAIVE_SAMPLES = 3
+
+Clock = Callable[[], float]
+Tick = Callable[[str, int, int], None]  # what, rounds done, rounds in all
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to time. ``naive``: so slow that a few samples must do."""
+
+    name: str
+    step: Callable[[], None]
+    naive: bool = False
+
+
+def subjects(
+    base: RunConfig,
+    dropouts: Sequence[Dropout],
+    selectors: Sequence[Selector],
+    shape: Shape,
+    classes: int,
+    device: torch.device,
+    *,
+    naive: bool,
+) -> list[Subject]:
+    """A whole training step for each variant, on one random batch: ``none`` and ``vanilla`` first, then the others.
+
+    ``maldrop`` stands for the chosen selectors, and with ``naive`` each is followed by its naive form.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((base.batch_size, *shape), generator=generator).to(device)
+    labels = torch.randint(0, classes, (base.batch_size,), generator=generator).to(device)
+
+    def subject(name: str, config: RunConfig, select: Select | None = None) -> Subject:
+        torch.manual_seed(0)
+        noise = torch.Generator(device).manual_seed(0)
+        model = build_model(config, shape, classes, noise).to(device).train()
+        if select is not None:
+            assert isinstance(model.head.regulariser, TargetedDropout)
+            model.head.regulariser.select = select
+        optimizer = make_optimizer(model, config, device)
+        return Subject(name, _step(model, optimizer, images, labels), naive=select is not None)
+
+    chosen = [
+        Dropout.NONE,
+        Dropout.VANILLA,
+        *(d for d in dropouts if d not in (Dropout.NONE, Dropout.VANILLA)),
+    ]
+    made = []
+    for dropout in chosen:
+        config = replace(base, dropout=dropout)
+        if dropout is not Dropout.MALDROP:
+            made.append(subject(str(dropout), config))
+            continue
+        for selector in selectors:
+            made.append(subject(str(selector), replace(config, selector=selector)))
+            made += [
+                subject(form, replace(config, selector=selector), top_rho(NAIVE[form][1]))
+                for form in (_naive_forms(selector) if naive else ())
+            ]
+    return made
+
+
+def _naive_forms(selector: Selector) -> list[str]:
+    return [name for name, (fast, _) in NAIVE.items() if fast == selector.value]
+
+
+def _step(model: Classifier, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        loss = F.cross_entropy(model(images, labels), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def measure(
+    subjects: Sequence[Subject],
+    device: torch.device,
+    rounds: int,
+    *,
+    clock: Clock = time.perf_counter,
+    tick: Tick = lambda what, done, total: None,
+    rng: random.Random | None = None,
+) -> dict[str, list[float]]:
+    """Seconds a step, one sample a subject and round, in random order within each round.
+
+    Naive subjects take part in the first ``NAIVE_SAMPLES`` rounds, without warm-up of their own. The device is
+    synchronised before and after each sample.
+    """
+    rng = rng or random.Random(0)
+
+    def sample(subject: Subject, steps: int) -> float:
+        synchronize(device)
+        begin = clock()
+        for _ in range(steps):
+            subject.step()
+        synchronize(device)
+        return (clock() - begin) / steps
+
+    steps = {subject.name: 1 for subject in subjects}
+    for subject in subjects:
+        if not subject.naive:
+            warm = [sample(subject, 1) for _ in range(WARM_UP)]
+            steps[subject.name] = max(1, min(MOST_STEPS, round(SAMPLE_SECONDS / max(warm[-1], 1e-9))))
+    samples: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    for done in range(rounds):
+        present = [subject for subject in subjects if not subject.naive or done < NAIVE_SAMPLES]
+        for subject in rng.sample(present, len(present)):
+            samples[subject.name].append(sample(subject, steps[subject.name]))
+        tick("timing rounds", done + 1, rounds)
+    return samples
+
+
+def peak_mib(step: Callable[[], None], device: torch.device) -> float:
+    """The most memory, in MiB, that one step holds beyond what was held before it."""
+    if device.type == "cuda":
+        synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    if device.type != "cpu":
+        return float("nan")
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = profiler.profiler.kineto_results.events()
+    held = peak = 0
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 2**20
+
+
+def mask_agreement(
+    base: RunConfig, shape: Shape, classes: int, device: torch.device, selectors: Sequence[Selector]
+) -> Mapping[str, float]:
+    """For each naive form of ``selectors``, the share of its dropped neurons, in percent, that its fast form drops too:
+    on a random batch of 8, from the same fresh network."""
+    torch.manual_seed(0)
+    model = build_model(replace(base, dropout=Dropout.NONE), shape, classes).to(device)
+    labels = torch.randint(0, classes, (8,), device=device)
+    with torch.no_grad():
+        hidden = model.backbone(torch.randn((8, *shape), device=device)).double()
+        layer = LastLayer(hidden, model.head.weight.double(), model.head.bias.double(), labels)
+    per_sample = base.granularity == "sample"
+    omega = omega_value(base.omega, hidden.shape[1], classes)
+    agreement = {}
+    for selector in selectors:
+        fast = SELECTORS[selector.value](layer, base.rho, omega, per_sample, None)
+        for name in _naive_forms(selector):
+            slow = top_rho(NAIVE[name][1])(layer, base.rho, omega, per_sample, None)
+            agreement[name] = 100 * _overlap(fast, slow, hidden.shape[1])
+    return agreement
+
+
+def _overlap(one: Tensor, other: Tensor, width: int) -> float:
+    """The share of the indices in ``other`` that ``one`` has too, row by row."""
+    masks = [
+        torch.zeros((*index.shape[:-1], width), dtype=torch.bool, device=index.device).scatter_(-1, index, True)
+        for index in (one, other)
+    ]
+    return float((masks[0] & masks[1]).sum() / max(int(masks[1].sum()), 1))
