@@ -47,7 +47,8 @@ def timeit(
 
     from rich.console import Console
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty,
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported
     from maldrop_cli import datasets, devices, timing
     from maldrop_cli.cli.session import check_output, parse_names, subject_config
     from maldrop_cli.config import Dropout, Selector, parse_omega

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from maldrop_cli.config import RunConfig
@@ -101,13 +102,23 @@ def environment(device: str, device_name: str, threads: int) -> dict[str, Any]:
         "torchvision": _version("torchvision"),
         "numpy": _version("numpy"),
         "platform": platform.platform(),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "device": device,
         "device_name": device_name,
         "threads": threads,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def cpu_name() -> str:
+    """The processor's model where Linux tells it, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:

@@ -1,0 +1,62 @@
+"""What the tests share."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from maldrop_cli.__main__ import run
+from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.datasets import ImageData, load
+
+DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every kind of device that is present."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ImageData:
+    """150 synthetic images, 1x8x8, three classes; D is 256 before the CNN's last layer."""
+    return load(DataConfig(dataset=Dataset.SYNTHETIC, shape=(1, 8, 8), classes=3, images=150))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data: MALDROP_TEST_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("MALDROP_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there, and MALDROP_TEST_DATA names no other folder")
+    return folder
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def maldrop(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Runs a command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Result:
+        capfd.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+TINY = ("--dataset", "synthetic", "--shape", "1x8x8", "--classes", "3", "--images", "150")

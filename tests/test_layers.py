@@ -1,0 +1,189 @@
+"""The layer: what it drops, what it counts, and what it does at test time."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from maldrop_cli import MalDropLinear
+from maldrop_cli.dropout import DropoutLinear, Regulariser, TargetedDropout, VanillaDropout, keep_mask
+
+N, D, C, RHO = 6, 20, 4, 5
+
+
+def batch(device: torch.device | str = "cpu", seed: int = 0, examples: int = N) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(examples, D, generator=generator).relu()
+    return hidden.to(device), torch.randint(0, C, (examples,), generator=generator).to(device)
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+@pytest.mark.parametrize("selector", ["heuristic", "single"])
+def test_training_is_the_masked_linear_layer_with_its_gradients(
+    granularity: str, selector: str, device: torch.device
+) -> None:
+    layer = MalDropLinear(D, C, rho=RHO, granularity=granularity, selector=selector).to(device)
+    hidden, labels = batch(device)
+    hidden.requires_grad_()
+    cross_entropy(layer(hidden, labels), labels).backward()
+
+    literal = copy.deepcopy(layer)
+    other = hidden.detach().clone().requires_grad_()
+    mask = keep_mask(
+        other, literal.weight, labels, RHO, bias_C=literal.bias, selector=selector, granularity=granularity
+    )
+    literal.zero_grad()
+    logits = linear(other * mask, literal.weight, literal.bias)
+    cross_entropy(logits, labels).backward()
+
+    layer.eval()
+    torch.testing.assert_close(layer.regulariser.pass_rate_D, mask.float().mean(0))
+    layer.train()
+    for mine, theirs in ((hidden, other), (layer.weight, literal.weight), (layer.bias, literal.bias)):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_test_time_scales_by_the_pass_rate(granularity: str, device: torch.device) -> None:
+    layer = MalDropLinear(D, C, rho=RHO, granularity=granularity).to(device)
+    drops = torch.zeros(D, dtype=torch.float64, device=device)
+    total = 0
+    for seed, examples in enumerate((6, 6, 1)):  # the last batch is smaller: examples count, not batches
+        hidden, labels = batch(device, seed, examples)
+        drops += (~keep_mask(hidden, layer.weight, labels, RHO, granularity=granularity)).sum(0)
+        layer(hidden, labels)
+        total += examples
+    layer.eval()
+    hidden, _ = batch(device, 9)
+    scaled = hidden * (1 - drops / total).float()
+    torch.testing.assert_close(layer(hidden), linear(scaled, layer.weight, layer.bias))
+    torch.testing.assert_close(layer(hidden), layer(hidden))
+    assert int(layer.regulariser.examples) == total  # evaluation does not count
+    assert layer.regulariser.drop_totals() == (RHO * total, D * total)
+
+
+def test_before_any_training_everything_passes() -> None:
+    layer = MalDropLinear(D, C, rho=RHO).eval()
+    hidden, _ = batch()
+    torch.testing.assert_close(layer(hidden), linear(hidden, layer.weight, layer.bias))
+
+
+def test_rho_zero_is_a_linear_layer_and_counts_its_batches() -> None:
+    layer = MalDropLinear(D, C, rho=0)
+    hidden, labels = batch()
+    torch.testing.assert_close(layer(hidden, labels), linear(hidden, layer.weight, layer.bias))
+    layer.rho = D
+    torch.testing.assert_close(layer(hidden, labels), layer.bias.expand(N, C))
+    torch.testing.assert_close(layer.regulariser.pass_rate_D, torch.full((D,), 0.5))
+
+
+def test_labels_are_required_while_training_only() -> None:
+    layer = MalDropLinear(D, C, rho=RHO)
+    hidden, _ = batch()
+    with pytest.raises(ValueError, match="needs the labels"):
+        layer(hidden)
+    assert layer.eval()(hidden).shape == (N, C)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rho": D + 1},
+        {"rho": -1},
+        {"rho": 1, "selector": "best"},
+        {"rho": 1, "granularity": "x"},
+        {"rho": 1, "omega": "y"},
+    ],
+)
+def test_wrong_settings_are_value_errors(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"rho|selector|granularity|omega"):
+        MalDropLinear(D, C, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_rho_set_too_high_later_is_a_value_error() -> None:
+    layer = MalDropLinear(D, C, rho=1)
+    with pytest.raises(ValueError, match="must be from 0 to 20"):
+        layer.rho = 21
+    assert layer.rho == 1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_state_dict_round_trip(bias: bool) -> None:
+    layer = MalDropLinear(D, C, bias, rho=RHO, granularity="sample")
+    layer(*batch())
+    other = MalDropLinear(D, C, bias, rho=RHO, granularity="sample")
+    other.load_state_dict(layer.state_dict())
+    hidden, _ = batch(seed=4)
+    assert torch.equal(layer.eval()(hidden), other.eval()(hidden))
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_bf16_autocast(granularity: str, device: torch.device) -> None:
+    layer = MalDropLinear(D, C, rho=RHO, granularity=granularity).to(device)
+    hidden, labels = batch(device)
+    for inputs in (hidden, hidden.bfloat16()):
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = layer(inputs, labels)
+            loss = cross_entropy(logits, labels)
+        loss.backward()
+        assert logits.dtype == torch.bfloat16
+        assert layer.regulariser.drop_totals()[0] % RHO == 0
+
+
+def test_it_is_a_drop_in_for_linear() -> None:
+    """Same parameters under the same names, same initialisation from the same stream."""
+    torch.manual_seed(0)
+    ours = MalDropLinear(D, C, rho=RHO)
+    torch.manual_seed(0)
+    theirs = nn.Linear(D, C)
+    assert dict(ours.named_parameters()).keys() == dict(theirs.named_parameters()).keys()
+    assert torch.equal(ours.weight, theirs.weight)
+    assert isinstance(ours, nn.Linear)
+
+
+def test_no_dropout_is_a_linear_layer() -> None:
+    layer = DropoutLinear(D, C, regulariser=Regulariser())
+    hidden, labels = batch()
+    assert torch.equal(layer(hidden, labels), linear(hidden, layer.weight, layer.bias))
+    assert torch.equal(layer(hidden), layer.eval()(hidden))
+    assert layer.regulariser.drop_totals() == (0, 0)
+
+
+def test_vanilla_is_nn_dropout_itself() -> None:
+    layer = DropoutLinear(D, C, regulariser=VanillaDropout(0.3))
+    hidden, _ = batch()
+    torch.manual_seed(1)
+    mine = layer(hidden)
+    torch.manual_seed(1)
+    assert torch.equal(mine, linear(nn.Dropout(0.3)(hidden), layer.weight, layer.bias))
+    assert torch.equal(layer.eval()(hidden), linear(hidden, layer.weight, layer.bias))
+
+
+def test_vanilla_reports_the_rate_it_realised() -> None:
+    torch.manual_seed(0)
+    regulariser = VanillaDropout(0.3)
+    layer = DropoutLinear(5000, C, regulariser=regulariser)
+    for _ in range(4):
+        layer(torch.rand(2, 5000) + 0.1)
+    dropped, offered = regulariser.drop_totals()
+    assert offered == 20_000  # the first example of each batch
+    assert 0.28 < dropped / offered < 0.32
+
+
+def test_random_draws_from_its_generator_alone() -> None:
+    def trained(seed: int) -> Tensor:
+        regulariser = TargetedDropout(D, C, rho=RHO, selector="random", generator=torch.Generator().manual_seed(seed))
+        layer = DropoutLinear(D, C, regulariser=regulariser)
+        layer(batch()[0])
+        return regulariser.drops_D
+
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = trained(0)
+    assert torch.equal(first, trained(0))
+    assert not torch.equal(first, trained(1))
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)

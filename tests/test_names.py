@@ -1,0 +1,32 @@
+"""Every name on the command line has one implementation, and every implementation a name."""
+
+import pytest
+import torch
+
+from maldrop_cli import config
+from maldrop_cli.datasets import REGISTRY
+from maldrop_cli.dropout import SCHEDULES, SELECTORS
+from maldrop_cli.dropout.naive import NAIVE
+from maldrop_cli.dropout.selectors import GRANULARITIES
+from maldrop_cli.models import build_model, build_regulariser
+
+
+def test_registries_and_names_are_equal() -> None:
+    assert set(REGISTRY) == set(config.Dataset)
+    assert set(SCHEDULES) == {str(name) for name in config.Schedule}
+    assert set(SELECTORS) - {"random"} == {str(name) for name in config.Selector}  # random is a --dropout of its own
+    assert set(GRANULARITIES) == {str(name) for name in config.Granularity}
+    assert {fast for fast, _ in NAIVE.values()} <= set(SELECTORS)
+
+
+@pytest.mark.parametrize("dropout", config.Dropout)
+def test_every_variant_can_be_built(dropout: config.Dropout) -> None:
+    regulariser = build_regulariser(config.RunConfig(dropout=dropout, rho=3), 8, 2, torch.Generator())
+    assert isinstance(regulariser, torch.nn.Module)
+
+
+@pytest.mark.parametrize("model", config.Model)
+def test_every_model_can_be_built(model: config.Model) -> None:
+    with torch.device("meta"):
+        classifier = build_model(config.RunConfig(model=model, dropout=config.Dropout.NONE), (3, 32, 32), 7)
+    assert classifier.head.out_features == 7

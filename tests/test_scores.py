@@ -1,0 +1,111 @@
+"""Each fast score against its literal twin, in float64."""
+
+from unittest import mock
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, linear
+
+from maldrop_cli.dropout import scores
+from maldrop_cli.dropout.naive import NAIVE
+from maldrop_cli.dropout.scores import SCORES, LastLayer, omega_value
+
+
+def layer(
+    examples: int, width: int, classes: int, *, relu: bool = False, seed: int = 0, device: torch.device | str = "cpu"
+) -> LastLayer:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(examples, width, dtype=torch.float64, generator=generator)
+    weight = torch.randn(classes, width, dtype=torch.float64, generator=generator)
+    bias = torch.randn(classes, dtype=torch.float64, generator=generator)
+    labels = torch.randint(0, classes, (examples,), generator=generator)
+    hidden = hidden.relu() if relu else hidden
+    return LastLayer(*(tensor.to(device) for tensor in (hidden, weight, bias, labels)))  # type: ignore[arg-type]
+
+
+SIZES = [(1, 1, 2), (1, 5, 3), (7, 13, 2), (16, 64, 10), (3, 20, 40)]
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("naive", NAIVE)
+@pytest.mark.parametrize("omega", [0.0, 0.01, 1.0, -2.0])
+def test_fast_equals_naive(
+    naive: str, size: tuple[int, int, int], omega: float, per_sample: bool, device: torch.device
+) -> None:
+    fast_name, slow = NAIVE[naive]
+    for relu in (False, True):
+        inputs = layer(*size, relu=relu, seed=sum(size), device=device)
+        fast = SCORES[fast_name](inputs, omega, per_sample, None)
+        torch.testing.assert_close(fast, slow(inputs, omega, per_sample, None), rtol=1e-10, atol=1e-12)
+
+
+def test_the_heuristic_on_paper() -> None:
+    """h = (2, -1), W = [[1, 3], [5, 7]], y = 0, omega = 1/2: V_1 = 2*1 - 2*5/2 = -3, V_2 = -1*3 + 1*7/2 = 1/2."""
+    inputs = LastLayer(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 3.0], [5.0, 7.0]]), None, torch.tensor([0]))
+    torch.testing.assert_close(SCORES["heuristic"](inputs, 0.5, True, None), torch.tensor([[-3.0, 0.5]]))
+
+
+def test_single_is_the_loss_of_a_real_forward_pass() -> None:
+    inputs = layer(4, 9, 5)
+    hidden, weight, bias, labels = inputs
+    before = cross_entropy(linear(hidden, weight, bias), labels, reduction="none")
+    score = SCORES["single"](inputs, 0.0, True, None)
+    for n in range(4):
+        for j in range(9):
+            without = hidden[n].clone()
+            without[j] = 0
+            after = cross_entropy(linear(without, weight, bias).unsqueeze(0), labels[n : n + 1])
+            torch.testing.assert_close(score[n, j], after - before[n])
+
+
+@pytest.mark.parametrize("budget", [1, 100, 1000, 10_000, 10**9])
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_single_does_not_depend_on_its_blocks(budget: int, per_sample: bool) -> None:
+    inputs = layer(6, 11, 4)
+    whole = SCORES["single"](inputs, 0.0, per_sample, None)
+    with mock.patch.object(scores, "SCORE_BYTES", budget):
+        torch.testing.assert_close(SCORES["single"](inputs, 0.0, per_sample, None), whole)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e30])
+def test_single_stands_large_logits(scale: float) -> None:
+    inputs = layer(5, 8, 3)._replace(bias_C=None)
+    big = LastLayer(inputs.hidden_ND.float() * scale, inputs.weight_CD.float(), None, inputs.labels_N)
+    assert SCORES["single"](big, 0.0, True, None).isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "random"])
+def test_the_batch_score_is_the_sum_over_samples(name: str, device: torch.device) -> None:
+    inputs = layer(12, 30, 6, device=device)
+    per_sample = SCORES[name](inputs, 0.3, True, None)
+    torch.testing.assert_close(SCORES[name](inputs, 0.3, False, None), per_sample.sum(0))
+
+
+def test_no_score_builds_an_examples_by_neurons_by_classes_tensor() -> None:
+    """Of the heuristic: its largest tensor is N x D or C x D."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel())
+            return out
+
+    inputs = layer(32, 50, 20)
+    with Watch():
+        SCORES["heuristic"](inputs, 0.1, True, None)
+    assert largest == 32 * 50
+
+
+def test_omega() -> None:
+    assert omega_value(None, 4096, 10) == omega_value("paper", 4096, 10) == 1 / 4095
+    assert omega_value("classes", 4096, 10) == 1 / 9
+    assert omega_value(0.25, 4096, 10) == 0.25
+    assert omega_value("paper", 1, 10) == 1.0
+    with pytest.raises(ValueError, match="neither"):
+        omega_value("clases", 4096, 10)

@@ -1,0 +1,134 @@
+"""keep_mask: what must hold of every selector."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from maldrop_cli.dropout import SELECTORS, keep_mask
+from maldrop_cli.dropout.scores import SCORES, LastLayer, omega_value
+
+Problem = tuple[Tensor, Tensor, Tensor, int]
+
+
+@st.composite
+def problems(draw: Callable[..., int]) -> Problem:
+    """hidden, weight, labels and a rho that fits; every second one after a ReLU, so with ties."""
+    examples, width, classes = draw(st.integers(1, 6)), draw(st.integers(1, 12)), draw(st.integers(2, 6))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    hidden = torch.randn(examples, width, generator=generator, dtype=torch.float64)
+    if draw(st.integers(0, 1)):
+        hidden = hidden.relu()
+    weight = torch.randn(classes, width, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, classes, (examples,), generator=generator)
+    return hidden, weight, labels, draw(st.integers(0, width))
+
+
+names = st.sampled_from(sorted(SELECTORS))
+granularities = st.sampled_from(["batch", "sample"])
+
+
+@given(problems(), names, granularities)
+def test_exactly_rho_are_dropped_in_every_row(problem: Problem, name: str, granularity: str) -> None:
+    hidden, weight, labels, rho = problem
+    mask = keep_mask(hidden, weight, labels, rho, selector=name, granularity=granularity)
+    assert mask.shape == hidden.shape
+    assert mask.dtype == torch.bool
+    assert ((~mask).sum(1) == rho).all()
+    if granularity == "batch":
+        assert (mask == mask[0]).all()
+
+
+@given(problems(), st.sampled_from(sorted(set(SELECTORS) - {"random"})), granularities)
+def test_no_kept_neuron_scores_higher_than_a_dropped_one(problem: Problem, name: str, granularity: str) -> None:
+    hidden, weight, labels, rho = problem
+    mask = keep_mask(hidden, weight, labels, rho, selector=name, granularity=granularity)
+    omega = omega_value(None, hidden.shape[1], weight.shape[0])
+    score = SCORES[name](LastLayer(hidden, weight, None, labels), omega, True, None)
+    if granularity == "batch":
+        score = score.sum(0).expand_as(score)
+    dropped = score.masked_fill(mask, torch.inf).amin(1)
+    kept = score.masked_fill(~mask, -torch.inf).amax(1)
+    assert (dropped >= kept - 1e-12).all()
+
+
+@given(problems(), st.sampled_from(sorted(set(SELECTORS) - {"random"})), granularities)
+def test_permuting_the_neurons_permutes_the_dropped_scores(problem: Problem, name: str, granularity: str) -> None:
+    """Ties make indices ambiguous, so the sorted dropped scores are compared."""
+    hidden, weight, labels, rho = problem
+    order = torch.randperm(hidden.shape[1], generator=torch.Generator().manual_seed(0))
+    omega = omega_value(None, hidden.shape[1], weight.shape[0])
+    score = SCORES[name](LastLayer(hidden, weight, None, labels), omega, True, None)
+    one = keep_mask(hidden, weight, labels, rho, selector=name, granularity=granularity)
+    other = keep_mask(hidden[:, order], weight[:, order], labels, rho, selector=name, granularity=granularity)
+    if granularity == "batch":
+        score = score.sum(0).expand_as(score)
+
+    def sums(score: Tensor, mask: Tensor) -> Tensor:
+        return score.masked_fill(mask, 0.0).sum(1)
+
+    torch.testing.assert_close(sums(score, one), sums(score[:, order], other))
+
+
+@settings(max_examples=20)
+@given(problems())
+def test_one_example_makes_both_granularities_equal(problem: Problem) -> None:
+    hidden, weight, labels, rho = (problem[0][:1], problem[1], problem[2][:1], problem[3])
+    masks = [keep_mask(hidden, weight, labels, rho, granularity=each) for each in ("batch", "sample")]
+    score = SCORES["heuristic"](LastLayer(hidden, weight, None, labels), 0.1, True, None)
+    torch.testing.assert_close(*((score * mask).sum() for mask in masks), check_stride=False, atol=1e-9, rtol=0)
+
+
+def test_random_is_uniform_and_reproducible(device: torch.device) -> None:
+    hidden, weight = torch.zeros(5000, 8, device=device), torch.zeros(2, 8, device=device)
+
+    def mask(seed: int) -> Tensor:
+        generator = torch.Generator(device).manual_seed(seed)
+        return keep_mask(hidden, weight, None, 2, selector="random", generator=generator)
+
+    assert torch.equal(mask(0), mask(0))
+    assert not torch.equal(mask(0), mask(1))
+    dropped = (~mask(0)).sum(0)
+    assert ((dropped > 1100) & (dropped < 1400)).all()  # 1,250 each; five standard deviations are 153
+
+
+def test_the_bias_counts_for_single_alone() -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = torch.randn(64, 40, generator=generator), torch.randn(5, 40, generator=generator)
+    labels = torch.randint(0, 5, (64,), generator=generator)
+    bias = torch.tensor([9.0, 0.0, 0.0, 0.0, 0.0])
+    for name, differs in (("heuristic", False), ("single", True)):
+        masks = [keep_mask(hidden, weight, labels, 10, selector=name, bias_C=each) for each in (None, bias)]
+        assert torch.equal(*masks) is not differs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rho": 9}, "rho must be from 0 to 8"),
+        ({"rho": -1}, "rho must be from 0 to 8"),
+        ({"selector": "heuristics"}, "no selector is called 'heuristics'"),
+        ({"granularity": "row"}, "no granularity is called 'row'"),
+        ({"labels_N": None}, "needs labels"),
+        ({"labels_N": torch.zeros(3, dtype=torch.int64)}, "as many labels"),
+        ({"weight_CD": torch.zeros(2, 7)}, r"must be \(N, D\) and \(C, D\)"),
+        ({"omega": "papers"}, "neither 'paper' nor 'classes'"),
+    ],
+)
+def test_wrong_arguments_are_value_errors(change: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {
+        "hidden_ND": torch.zeros(4, 8),
+        "weight_CD": torch.zeros(2, 8),
+        "labels_N": torch.zeros(4, dtype=torch.int64),
+        "rho": 2,
+    }
+    with pytest.raises(ValueError, match=message):
+        keep_mask(**(arguments | change))  # type: ignore[arg-type]
+
+
+def test_a_fractional_rho_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        keep_mask(torch.zeros(4, 8), torch.zeros(2, 8), torch.zeros(4, dtype=torch.int64), 2.5)  # type: ignore[arg-type]
