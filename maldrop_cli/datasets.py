@@ -363,16 +363,18 @@ def _load_imagefolder(source: Source) -> ImageData:
     side = _folder_size(source, train[0][0])
     total, done = len(train) + len(val), 0
     splits = []
-    for files in (train, val):
-        images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            paths = [path for path, _ in files]
-            for index, pixels in enumerate(pool.map(_decode, paths, [side] * len(paths))):
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for files in (train, val):
+            images = torch.empty((len(files), 3, side, side), dtype=torch.uint8)
+            for index, pixels in enumerate(pool.map(lambda file: _decode(file[0], side), files)):
                 images[index] = torch.from_numpy(pixels).permute(2, 0, 1)
                 done += 1
                 if done % 100 == 0 or done == total:
                     source.progress("decoding images", done, total)
-        splits.append((images, torch.tensor([label for _, label in files])))
+            splits.append((images, torch.tensor([label for _, label in files])))
+    finally:  # after a damaged image, don't decode the rest
+        pool.shutdown(cancel_futures=True)
     return _finish("imagefolder", splits[0], splits[1], classes, None)
 
 
@@ -385,7 +387,7 @@ def _decode(path: Path, side: int) -> NDArray[np.uint8]:
             colour = image.convert("RGB")
             if colour.size != (side, side):
                 colour = colour.resize((side, side), Image.Resampling.BILINEAR)
-            return np.asarray(colour)
+            return np.array(colour)  # a copy: torch wants to be able to write
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MaldropError(f"{path} is no readable image: {_line(error)}") from None
 

@@ -1,0 +1,146 @@
+"""Settings: what is valid, what identifies a run, what a preset sets."""
+
+import dataclasses
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from maldrop_cli.config import (
+    DataConfig,
+    Dataset,
+    Dropout,
+    Granularity,
+    Model,
+    Preset,
+    RunConfig,
+    Schedule,
+    Selector,
+    UsageError,
+    apply_preset,
+    parse_name,
+    parse_omega,
+)
+
+BASE = RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("dropout", "change", "matters"),
+    [
+        (Dropout.NONE, {"p": 0.1}, False),
+        (Dropout.NONE, {"rho": 1}, False),
+        (Dropout.NONE, {"lr": 0.5}, True),
+        (Dropout.VANILLA, {"p": 0.1}, True),
+        (Dropout.VANILLA, {"omega": "classes"}, False),
+        (Dropout.MALDROP, {"p": 0.1}, False),
+        (Dropout.MALDROP, {"rho": 1}, True),
+        (Dropout.MALDROP, {"omega": "classes"}, True),
+        (Dropout.MALDROP, {"period": 2}, False),
+        (Dropout.MALDROP, {"seed": 1}, True),
+        (Dropout.MALDROP, {"granularity": Granularity.SAMPLE}, True),
+        (Dropout.MALDROP, {"schedule": Schedule.PERIODIC}, True),
+        (Dropout.RANDOM, {"omega": "classes"}, False),
+        (Dropout.RANDOM, {"selector": Selector.SINGLE}, False),
+        (Dropout.RANDOM, {"rho": 1}, True),
+    ],
+)
+def test_a_run_is_named_by_what_changes_its_numbers(dropout: Dropout, change: dict[str, object], matters: bool) -> None:
+    one = replace(BASE, dropout=dropout)
+    assert (one.run_id("data") != replace(one, **change).run_id("data")) is matters  # type: ignore[arg-type]
+
+
+def test_other_data_are_another_run() -> None:
+    assert BASE.run_id("one") != BASE.run_id("other")
+    assert BASE.run_id("one") == RunConfig().run_id("one")
+
+
+def test_conditional_settings() -> None:
+    single = replace(BASE, selector=Selector.SINGLE)
+    assert single.run_id("") == replace(single, omega=0.5).run_id("")
+    periodic = replace(BASE, schedule=Schedule.PERIODIC)
+    assert periodic.run_id("") != replace(periodic, period=2).run_id("")
+    vgg = replace(BASE, model=Model.VGG16)
+    assert vgg.run_id("") == replace(vgg, depth=1).run_id("")
+    assert BASE.run_id("") != replace(BASE, depth=1).run_id("")
+
+
+def test_every_setting_is_decided_upon() -> None:
+    """A new field enters the identity of some run."""
+    shown = {
+        name
+        for dropout in Dropout
+        for schedule in Schedule
+        for name in replace(BASE, dropout=dropout, schedule=schedule).identity()
+    }
+    assert shown == {field.name for field in dataclasses.fields(RunConfig)}
+
+
+def test_json_round_trip() -> None:
+    config = replace(
+        BASE,
+        data=DataConfig(dataset=Dataset.SYNTHETIC, shape=(3, 5, 7), image_size=9),
+        omega=0.25,
+        schedule=Schedule.REVERSE,
+        dropout=Dropout.RANDOM,
+    )
+    assert RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"rho": -1}, "--rho"),
+        ({"period": 0}, "--period"),
+        ({"depth": 0}, "--depth"),
+        ({"seed": -1}, "--seed"),
+        ({"p": 1.5}, "--p"),
+        ({"p": math.nan}, "--p"),
+        ({"lr": math.nan}, "--lr"),
+        ({"lr": math.inf}, "--lr"),
+        ({"momentum": -0.1}, "--momentum"),
+        ({"weight_decay": math.inf}, "--weight-decay"),
+    ],
+)
+def test_a_wrong_value_names_its_flag(change: dict[str, object], flag: str) -> None:
+    with pytest.raises(UsageError, match=f"^{flag}: "):
+        replace(BASE, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"image_size": 0}, {"classes": 1}, {"images": 3}, {"shape": (0, 4, 4)}],
+    ids=lambda change: next(iter(change)),
+)
+def test_wrong_data_settings(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        DataConfig(dataset=Dataset.SYNTHETIC, **change)  # type: ignore[arg-type]
+
+
+def test_a_wrong_name_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"--dropout: no dropout is called 'maldorp'; did you mean 'maldrop'\?"):
+        parse_name(Dropout, "maldorp", "--dropout")
+    with pytest.raises(UsageError, match=r"one of: none, vanilla, maldrop, random"):
+        parse_name(Dropout, "zzz", "--dropout")
+
+
+def test_omega_words_and_numbers() -> None:
+    assert [parse_omega(text) for text in ("paper", "classes", "0.5", "-1e-3")] == ["paper", "classes", 0.5, -0.001]
+    for text in ("papers", "nan", "inf", ""):
+        with pytest.raises(UsageError, match="--omega"):
+            parse_omega(text)
+
+
+def test_the_preset_yields_to_flags_given_by_hand() -> None:
+    config = apply_preset(Preset.PAPER, replace(BASE, lr=0.5, epochs=2), {"epochs"})
+    assert (config.lr, config.momentum, config.batch_size, config.epochs) == (0.001, 0.0, 64, 2)
+
+
+def test_the_preset_depends_on_data_and_model() -> None:
+    cifar = apply_preset(Preset.PAPER, replace(BASE, data=DataConfig(dataset=Dataset.CIFAR10)), set())
+    assert (cifar.lr, cifar.momentum, cifar.batch_size) == (0.01, 0.9, 128)
+    vgg = apply_preset(Preset.PAPER, replace(BASE, model=Model.VGG16), set())
+    assert (vgg.lr, vgg.batch_size) == (0.001, 320)  # section 5.3 and 5.3.2

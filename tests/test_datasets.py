@@ -1,0 +1,241 @@
+"""Data sets: embedded, made here, and the real ones where they lie."""
+
+import hashlib
+import pickle
+import struct
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maldrop_cli import datasets
+from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
+from maldrop_cli.datasets import describe, load
+
+
+def test_digits() -> None:
+    data = load(DataConfig(dataset=Dataset.DIGITS))
+    assert data.train.images.shape == (1437, 1, 32, 32)
+    assert data.val.images.shape == (360, 1, 32, 32)
+    assert data.train.images.dtype == torch.uint8
+    assert data.train.labels.dtype == torch.int64
+    assert len(data.classes) == 10
+    for split in (data.train, data.val):  # stratified: every class about a tenth
+        share = split.labels.bincount(minlength=10) / len(split.labels)
+        assert (share - 0.1).abs().max() < 0.01
+    blocks = data.train.images.unfold(2, 4, 4).unfold(3, 4, 4)  # every pixel enlarged to 4x4
+    assert (blocks == blocks[..., :1, :1]).all()
+    assert data.digest() == load(DataConfig(dataset=Dataset.DIGITS)).digest()
+
+
+def test_synthetic_takes_any_shape_and_is_separable() -> None:
+    config = DataConfig(dataset=Dataset.SYNTHETIC, shape=(2, 5, 7), classes=4, images=200)
+    data = load(config)
+    assert data.shape == (2, 5, 7)
+    assert describe(config) == ((2, 5, 7), 4)
+    assert len(data.train.labels) + len(data.val.labels) == 200
+    means = torch.stack([data.train.images[data.train.labels == k].float().mean(0) for k in range(4)])
+    nearest = torch.cdist(data.val.images.float().flatten(1), means.flatten(1)).argmin(1)
+    assert (nearest == data.val.labels).all()
+
+
+def test_mean_and_std_are_those_of_the_training_pixels() -> None:
+    data = load(DataConfig(dataset=Dataset.SYNTHETIC, shape=(3, 6, 6)))
+    pixels = data.train.images.double() / 255
+    torch.testing.assert_close(torch.tensor(data.mean).double(), pixels.mean((0, 2, 3)))
+    torch.testing.assert_close(torch.tensor(data.std).double(), pixels.std((0, 2, 3), correction=0))
+
+
+def test_a_constant_channel_has_no_spread_to_divide_by() -> None:
+    zeros = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    assert datasets._moments(zeros) == ((0.0,), (1.0,))
+
+
+def test_image_size_scales() -> None:
+    config = DataConfig(dataset=Dataset.DIGITS, image_size=20)
+    assert load(config).shape == (1, 20, 20)
+    assert describe(config) == ((1, 20, 20), 10)
+
+
+@pytest.mark.parametrize("name", [name for name in Dataset if name is not Dataset.IMAGEFOLDER])
+def test_describe_agrees_with_the_loaded_data(name: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in (Dataset.MNIST, Dataset.FASHION_MNIST):
+        write_idx(tmp_path / ("MNIST" if name is Dataset.MNIST else "FashionMNIST") / "raw")
+    elif name is Dataset.CIFAR10:
+        write_cifar(tmp_path / "cifar-10-batches-py", monkeypatch)
+    data = load(DataConfig(dataset=name), tmp_path)
+    assert (data.shape, len(data.classes)) == describe(DataConfig(dataset=name), tmp_path)
+
+
+def test_cifar10_planes_become_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    write_cifar(folder, monkeypatch)
+    data = load(DataConfig(dataset=Dataset.CIFAR10), tmp_path)
+    assert data.classes[:2] == ("airplane", "automobile")
+    assert data.val.labels.tolist() == list(range(10))
+    assert (data.train.images.float().mean((0, 2, 3)) == torch.tensor([10.0, 20.0, 30.0])).all()
+    (folder / "test_batch").write_bytes(b"damaged")
+    with pytest.raises(MaldropError, match=r"does not answer|corrupted"):
+        load(DataConfig(dataset=Dataset.CIFAR10), tmp_path)
+
+
+def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny CIFAR-10 in its own layout, red 10, green 20, blue 30, with checksums to match; and no network."""
+    from torchvision.datasets import CIFAR10
+
+    def write(name: str, content: object) -> tuple[str, str]:
+        (folder / name).write_bytes(pickle.dumps(content))
+        return name, hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    folder.mkdir(parents=True)
+    pixels = np.repeat(np.array([10, 20, 30], dtype=np.uint8), 1024)[None].repeat(10, 0)
+    batch = {"data": pixels, "labels": list(range(10))}
+    monkeypatch.setattr(CIFAR10, "train_list", [write("data_batch_1", batch)])
+    monkeypatch.setattr(CIFAR10, "test_list", [write("test_batch", batch)])
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    name, md5 = write("batches.meta", {"label_names": names})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
+    monkeypatch.setattr(datasets, "_reachable", lambda url: False)
+
+
+def write_idx(folder: Path, train: int = 20, test: int = 10) -> None:
+    """A tiny MNIST in its own layout: every image is bright, so that padding shows."""
+    folder.mkdir(parents=True)
+    for name, count in (("train", train), ("t10k", test)):
+        header = struct.pack(">IIII", 0x803, count, 28, 28)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + bytes([200]) * count * 784)
+        labels = bytes(index % 10 for index in range(count))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
+
+
+def test_mnist_is_padded_with_zeros_to_32(tmp_path: Path) -> None:
+    write_idx(tmp_path / "MNIST" / "raw")
+    data = load(DataConfig(dataset=Dataset.MNIST), tmp_path)
+    assert data.train.images.shape == (20, 1, 32, 32)
+    assert (data.val.images[:, :, 2:30, 2:30] == 200).all()
+    assert data.val.images.sum() == 10 * 784 * 200
+    assert data.mean == pytest.approx((200 / 255,))  # of the unpadded pixels
+
+
+def test_a_damaged_mnist_is_one_line(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    write_idx(raw)
+    images = raw / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-100])
+    with pytest.raises(MaldropError, match=r"MNIST in .* can't be read") as caught:
+        load(DataConfig(dataset=Dataset.MNIST), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        (Dataset.MNIST, "MNIST/raw"),
+        (Dataset.FASHION_MNIST, "FashionMNIST/raw"),
+        (Dataset.CIFAR10, "cifar-10-python.tar.gz"),
+    ],
+)
+def test_without_a_network_the_error_says_which_file_goes_where(
+    name: Dataset, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(MaldropError) as caught:
+        load(DataConfig(dataset=name), tmp_path)
+    for part in (hint, str(tmp_path), "--dataset digits"):
+        assert part in str(caught.value)
+
+
+def test_a_network_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def hang(*args: object, **kwargs: object) -> None:
+        over.wait(30)
+        raise urllib.error.URLError("at last")
+
+    monkeypatch.setattr(urllib.request, "urlopen", hang)
+    monkeypatch.setattr(datasets, "NETWORK_SECONDS", 0.2)
+    begin = time.monotonic()
+    with pytest.raises(MaldropError, match="does not answer"):
+        load(DataConfig(dataset=Dataset.MNIST), tmp_path)
+    over.set()
+    assert time.monotonic() - begin < 10
+
+
+def make_folder(root: Path, val: str = "val", size: tuple[int, int] = (12, 10)) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), (val, 2)):
+        for name in ("cat", "dog"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+@pytest.mark.parametrize("val", ["val", "test"])
+def test_imagefolder(val: str, tmp_path: Path) -> None:
+    make_folder(tmp_path, val)
+    config = DataConfig(dataset=Dataset.IMAGEFOLDER)
+    seen: list[tuple[str, int, int]] = []
+    data = load(config, tmp_path, lambda *step: seen.append(step))
+    assert data.classes == ("cat", "dog")
+    assert data.train.images.shape == (8, 3, 10, 10)  # the shorter side of the first image
+    assert data.val.labels.tolist() == [0, 0, 1, 1]
+    assert describe(config, tmp_path) == ((3, 10, 10), 2)
+    assert seen[-1][1:] == (12, 12)
+    assert load(DataConfig(dataset=Dataset.IMAGEFOLDER, image_size=7), tmp_path).shape == (3, 7, 7)
+
+
+def test_imagefolder_keeps_the_pixels(tmp_path: Path) -> None:
+    make_folder(tmp_path, size=(6, 6))
+    data = load(DataConfig(dataset=Dataset.IMAGEFOLDER), tmp_path)
+    with Image.open(tmp_path / "train" / "dog" / "1.png") as image:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    assert torch.equal(data.train.images[5], pixels)
+
+
+def test_the_digest_is_of_the_pixels_not_the_path(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        make_folder(tmp_path / name)
+    config = DataConfig(dataset=Dataset.IMAGEFOLDER)
+    digests = [load(config, tmp_path / name).digest() for name in ("one", "other")]
+    assert digests[0] == digests[1]
+    Image.new("RGB", (12, 10)).save(tmp_path / "other" / "val" / "cat" / "0.png")
+    assert load(config, tmp_path / "other").digest() != digests[0]
+
+
+def test_imagefolder_errors_name_the_place(tmp_path: Path) -> None:
+    config = DataConfig(dataset=Dataset.IMAGEFOLDER)
+    with pytest.raises(UsageError, match="needs --data-dir"):
+        load(config)
+    with pytest.raises(MaldropError, match="train is no folder"):
+        load(config, tmp_path)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "val").mkdir()
+    with pytest.raises(MaldropError, match=r"no images in .*train"):
+        load(config, tmp_path)
+    make_folder(tmp_path / "good")
+    broken = tmp_path / "good" / "val" / "cat" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(MaldropError, match=r"cat/1.png is no readable image"):
+        load(config, tmp_path / "good")
+    (tmp_path / "good" / "val" / "bird").mkdir()
+    with pytest.raises(MaldropError, match="bird is a class that"):
+        load(config, tmp_path / "good")
+
+
+def test_the_real_mnist(real_data: Path) -> None:
+    data = load(DataConfig(dataset=Dataset.MNIST), real_data / "mnist")
+    assert data.train.images.shape == (60_000, 1, 32, 32)
+    assert data.val.images.shape == (10_000, 1, 32, 32)
+    assert (data.mean[0], data.std[0]) == pytest.approx((0.1307, 0.3081), abs=5e-5)
+    assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]

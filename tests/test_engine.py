@@ -1,0 +1,273 @@
+"""Training: paired seeds, honest clocks, every variant, and runs that go wrong."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from maldrop_cli import engine
+from maldrop_cli.config import DataConfig, Dataset, Dropout, Granularity, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.datasets import ImageData
+from maldrop_cli.devices import resolve_device
+from maldrop_cli.dropout import SCHEDULES
+from maldrop_cli.models import Normalise, build_model
+from maldrop_cli.results.records import EpochRow, RunRecord, Status
+from maldrop_cli.results.store import Store
+
+CPU = torch.device("cpu")
+BASE = RunConfig(
+    data=DataConfig(dataset=Dataset.SYNTHETIC, shape=(1, 8, 8), classes=3, images=150),
+    epochs=2,
+    batch_size=17,  # 120 images: the last batch has one
+    rho=16,
+)
+
+
+def train(config: RunConfig, data: ImageData, device: torch.device = CPU) -> RunRecord:
+    return engine.train_one(engine.start_record(config, data, "digest", device), data.to(device), device)
+
+
+@pytest.mark.parametrize("granularity", Granularity)
+@pytest.mark.parametrize("schedule", Schedule)
+@pytest.mark.parametrize(
+    ("dropout", "selector"),
+    [
+        (dropout, selector)
+        for dropout, selector in itertools.product(Dropout, Selector)
+        if dropout is Dropout.MALDROP or selector is Selector.HEURISTIC
+    ],
+)
+def test_every_combination_trains(
+    dropout: Dropout,
+    selector: Selector,
+    schedule: Schedule,
+    granularity: Granularity,
+    tiny: ImageData,
+    device: torch.device,
+) -> None:
+    config = replace(BASE, dropout=dropout, selector=selector, schedule=schedule, granularity=granularity)
+    record = train(config, tiny, device)
+    assert record.status is Status.DONE
+    assert [row.epoch for row in record.epochs] == [1, 2]
+    for row in record.epochs:
+        assert row.train_loss is not None
+        assert row.val_loss is not None
+        assert 0 <= row.val_top1 <= row.val_top5 <= 100
+        if dropout in (Dropout.MALDROP, Dropout.RANDOM):
+            assert row.rho_mean is not None
+            assert row.drop_rate == pytest.approx(100 * row.rho_mean / record.hidden_width, rel=0.4)
+        else:
+            assert row.rho_mean is None
+
+
+@pytest.mark.parametrize("dropout", Dropout)
+def test_training_learns(dropout: Dropout, tiny: ImageData) -> None:
+    record = train(replace(BASE, dropout=dropout, epochs=6, lr=0.02), tiny)
+    assert record.epochs[-1].val_top1 > 90
+
+
+def test_the_same_seed_gives_the_same_numbers(tiny: ImageData, device: torch.device) -> None:
+    for dropout in Dropout:
+        config = replace(BASE, dropout=dropout, deterministic=True)
+        runs = [train(config, tiny, device) for _ in range(2)]
+        losses = [[row.train_loss for row in run.epochs] for run in runs]
+        assert losses[0] == losses[1]
+        assert losses[0] != [row.train_loss for row in train(replace(config, seed=1), tiny, device).epochs]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_arms_of_one_seed_start_alike_and_see_the_same_batches(
+    tiny: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights: dict[Dropout, torch.Tensor] = {}
+    batches: dict[Dropout, list[torch.Tensor]] = {}
+    for dropout in Dropout:
+        seen: list[torch.Tensor] = []
+
+        def build(*args, _dropout=dropout, **kwargs):  # type: ignore[no-untyped-def]
+            model = build_model(*args, **kwargs)
+            weights[_dropout] = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+            return model
+
+        def watch(self: Normalise, images: torch.Tensor, _seen=seen) -> torch.Tensor:  # type: ignore[no-untyped-def]
+            _seen.append(images.clone())
+            return torch.addcmul(self.shift, images.float(), self.scale)
+
+        monkeypatch.setattr(engine, "build_model", build)
+        monkeypatch.setattr(Normalise, "forward", watch)
+        train(replace(BASE, dropout=dropout), tiny)
+        batches[dropout] = seen
+    for dropout in Dropout:
+        assert torch.equal(weights[dropout], weights[Dropout.NONE])
+        assert len(batches[dropout]) == len(batches[Dropout.NONE]) == 2 * (8 + 1)
+        assert all(map(torch.equal, batches[dropout], batches[Dropout.NONE]))
+
+
+def test_rho_zero_equals_no_dropout_bit_for_bit(tiny: ImageData) -> None:
+    """Pairing in the strictest sense: the variants differ by what they drop, and by nothing else."""
+    none = train(replace(BASE, dropout=Dropout.NONE), tiny)
+    for dropout in (Dropout.MALDROP, Dropout.RANDOM):
+        other = train(replace(BASE, dropout=dropout, rho=0), tiny)
+        assert [row.val_loss for row in other.epochs] == [row.val_loss for row in none.epochs]
+    vanilla = train(replace(BASE, dropout=Dropout.VANILLA, p=0.0), tiny)
+    assert vanilla.epochs[-1].train_loss == none.epochs[-1].train_loss
+
+
+def test_schedules_drive_rho(tiny: ImageData) -> None:
+    width = 4 * 8 * 8
+    periodic = train(replace(BASE, schedule=Schedule.PERIODIC, period=2, epochs=1), tiny)
+    assert periodic.epochs[0].rho_mean == 16 * 4 / 8  # batches 2, 4, 6 and 8 of 8
+    forward = train(replace(BASE, schedule=Schedule.FORWARD, rho=0, epochs=2), tiny)
+    from maldrop_cli.dropout import Step
+
+    expected = [SCHEDULES["forward"](0, width, Step(epoch, 0)) for epoch in (0, 1)]
+    assert [row.rho_mean for row in forward.epochs] == expected
+    assert [row.drop_rate for row in forward.epochs] == pytest.approx([100 * rho / width for rho in expected])
+
+
+def test_each_rho_of_randomized_is_a_trial_of_its_own(tiny: ImageData) -> None:
+    trials = [train(replace(BASE, schedule=Schedule.RANDOMIZED, rho=rho), tiny) for rho in (1, 2, 1)]
+    means = [[row.rho_mean for row in trial.epochs] for trial in trials]
+    assert means[0] != means[1]
+    assert means[0] == means[2]
+
+
+def test_train_seconds_leave_evaluation_out(tiny: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An injected clock that only evaluation and data preparation could move."""
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    real = engine.evaluate
+
+    def slow(*args, **kwargs):  # type: ignore[no-untyped-def]
+        nonlocal now
+        now += 1000.0
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "evaluate", slow)
+    record = engine.train_one(engine.start_record(BASE, tiny, "", CPU), tiny, CPU, clock=clock)
+    assert [row.train_seconds for row in record.epochs] == [0.0, 0.0]
+
+
+def test_the_device_is_synchronised_around_the_clock(tiny: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    ticks = itertools.count()
+
+    def clock() -> float:
+        events.append("clock")
+        return float(next(ticks))
+
+    monkeypatch.setattr(engine, "synchronize", lambda device: events.append("synchronize"))
+    record = engine.train_one(engine.start_record(replace(BASE, epochs=1), tiny, "", CPU), tiny, CPU, clock=clock)
+    assert events == ["synchronize", "clock", "synchronize", "clock"]
+    assert record.epochs[0].train_seconds == 1.0
+
+
+def test_evaluation_counts_by_hand() -> None:
+    """Six images of six classes, logits fixed: top-1 hits 2, top-5 hits 5."""
+    from maldrop_cli.datasets import Split
+
+    logits = torch.eye(6)[[0, 1, 0, 0, 0, 0]] + torch.tensor([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+
+    class Fixed(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert not self.training
+            return logits[: len(images)]
+
+    split = Split(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6))
+    loss, top1, top5 = engine.evaluate(Fixed(), Normalise((0.0,), (1.0,)), split)  # type: ignore[arg-type]
+    assert (top1, top5) == (pytest.approx(200 / 6), pytest.approx(500 / 6))
+    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, split.labels)))
+
+
+def test_normalise_is_the_textbook_formula() -> None:
+    images = torch.randint(0, 256, (3, 2, 4, 4), dtype=torch.uint8)
+    mean, std = (0.2, 0.4), (0.3, 0.1)
+    expected = (images / 255 - torch.tensor(mean).view(1, 2, 1, 1)) / torch.tensor(std).view(1, 2, 1, 1)
+    torch.testing.assert_close(Normalise(mean, std)(images), expected)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tiny: ImageData) -> None:
+    record = train(replace(BASE, lr=1e30, epochs=5), tiny)
+    assert record.status is Status.DIVERGED
+    assert "not finite" in record.reason
+    assert len(record.epochs) < 5
+    assert record.epochs[-1].train_loss is None
+
+
+def test_a_run_that_raises_is_a_record(tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*args: object) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(engine, "_train_epoch", explode)
+    record, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)
+    assert (record.status, record.reason, reused) == (Status.FAILED, "RuntimeError: out of memory", False)
+    assert store.load(record.run_id) == record
+    monkeypatch.undo()
+    again, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)  # a failed run gets another try
+    assert (again.status, reused) == (Status.DONE, False)
+
+
+def test_a_finished_run_is_reused_unless_fresh(tiny: ImageData, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    seen: list[EpochRow] = []
+    first, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=seen.append)
+    assert tuple(seen) == first.epochs
+    assert engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=seen.append) == (first, True)
+    assert len(seen) == 2
+    _, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=True, on_epoch=seen.append)
+    assert not reused
+    assert len(seen) == 4
+
+
+def test_an_unfinished_run_starts_over(tiny: ImageData, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def stop(row: EpochRow) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=stop)
+    [left] = store.scan()
+    assert (left.status, len(left.epochs)) == (Status.UNFINISHED, 1)
+    record, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)
+    assert not reused
+    assert [run.epochs for run in store.scan()] == [record.epochs]
+
+
+def test_streams_differ_by_seed_and_purpose() -> None:
+    names = [engine.stream(seed, purpose) for seed in range(50) for purpose in ("init", "order", "dropout")]
+    assert len(set(names)) == 150
+    assert engine.stream(0, "init") == engine.stream(0, "init")
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(resolve_device("auto")) == str(resolve_device("cuda")) == "cuda:0"
+    assert str(resolve_device("cuda:1")) == "cuda:1"
+    for name in ("cuda:2", "gpu", "cuda:x", "meta", ""):
+        with pytest.raises(UsageError, match=r"auto, cpu, cuda:0, cuda:1"):
+            resolve_device(name)
+
+
+@pytest.fixture(autouse=True)
+def _deterministic_off() -> Iterator[None]:
+    yield
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_drop_rates_are_per_epoch_not_cumulative(tiny: ImageData) -> None:
+    record = train(replace(BASE, schedule=Schedule.REVERSE, rho=0, epochs=3), tiny)
+    rates = [row.drop_rate for row in record.epochs]
+    assert rates[0] == pytest.approx(50)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[1] == pytest.approx(100 / (1 + math.e), abs=0.3)

@@ -1,0 +1,120 @@
+"""Records on disk: whole or not at all, and readable whatever happened."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from maldrop_cli.config import MaldropError, RunConfig
+from maldrop_cli.results import store as store_module
+from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment, from_json, to_json
+from maldrop_cli.results.store import Store
+
+
+def row(epoch: int) -> EpochRow:
+    return EpochRow(
+        epoch=epoch,
+        train_loss=0.5,
+        val_loss=None,
+        val_top1=90.0,
+        val_top5=99.5,
+        train_seconds=0.1,
+        rho_mean=3.5,
+        drop_rate=6.0,
+    )
+
+
+RECORD = RunRecord(run_id="abc", config=RunConfig(), data_digest="d", environment={"device": "cpu"}, hidden_width=4096)
+DONE = replace(RECORD, epochs=(row(1), row(2)), status=Status.DONE)
+
+
+def test_json_round_trip() -> None:
+    assert from_json(json.loads(json.dumps(to_json(DONE)))) == DONE
+
+
+def test_a_run_from_start_to_end(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new" / "folder")
+    store.prepare()
+    store.start(RECORD)
+    assert store.load("abc") == RECORD
+    store.append("abc", row(1))
+    assert store.load("abc") == replace(RECORD, epochs=(row(1),))
+    store.append("abc", row(2))
+    store.finish(DONE)
+    assert store.load("abc") == DONE
+    assert list(store.scan()) == [DONE]
+    assert store.load("nothing") is None
+    assert {path.name for path in (store.root / "abc").iterdir()} == {"config.json", "epochs.jsonl", "result.json"}
+
+
+def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.start(RECORD)
+    store.append("abc", row(1))
+    with (tmp_path / "abc" / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "train_')
+    assert store.load("abc") == replace(RECORD, epochs=(row(1),))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"run_id": 1}', b"\xff\xfe\x00"])
+def test_a_damaged_result_is_said_and_counts_as_unfinished(damage: bytes, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    store.start(RECORD)
+    store.append("abc", row(1))
+    (tmp_path / "abc" / "result.json").write_bytes(damage)
+    assert store.load("abc") == replace(RECORD, epochs=(row(1),))
+    assert len(warnings) == 1
+    assert "result.json is damaged" in warnings[0]
+    (tmp_path / "abc" / "config.json").write_bytes(damage)
+    assert store.load("abc") is None
+
+
+def test_starting_over_removes_the_old_result(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.start(RECORD)
+    store.append("abc", row(1))
+    store.finish(DONE)
+    store.start(RECORD)
+    assert store.load("abc") == RECORD
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    store.start(RECORD)
+    store.finish(DONE)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_module.os, "fsync", full)
+    with pytest.raises(MaldropError, match=r"No space left on device; --out DIR") as caught:
+        store.finish(replace(DONE, reason="new"))
+    assert "\n" not in str(caught.value)
+    assert store.load("abc") == DONE
+    assert not list((tmp_path / "abc").glob(".*"))
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MaldropError, match=r"the results folder .*file/runs fails"):
+        Store(tmp_path / "file" / "runs").prepare()
+
+
+def test_other_folders_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "file.txt").write_text("")
+    assert list(Store(tmp_path).scan()) == []
+
+
+def test_the_environment_names_machine_and_versions() -> None:
+    where = environment("cpu", "cpu", 2)
+    assert where["torch"][0].isdigit()
+    assert where["threads"] == 2
+    assert where["cpu"]
+
+
+def test_only_done_and_diverged_runs_are_final() -> None:
+    final = [status for status in Status if replace(RECORD, status=status).finished]
+    assert final == [Status.DONE, Status.DIVERGED]
