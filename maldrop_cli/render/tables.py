@@ -43,7 +43,7 @@ class Table:
 
 def to_text(tables: Sequence[Table], form: str) -> str:
     """``plain`` or ``markdown`` text, no colour."""
-    style = "github" if form == "markdown" else "simple"
+    style = "pipe" if form == "markdown" else "simple"
     parts = []
     for table in tables:
         body = tabulate(

@@ -36,7 +36,10 @@ def with_references(base: RunConfig, points: Sequence[RunConfig]) -> list[RunCon
 
 def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """The configs without those whose numbers would be those of an earlier one."""
-    return list({repr(config.identity()): config for config in reversed(configs)}.values())[::-1]
+    unique: dict[str, RunConfig] = {}
+    for config in configs:
+        unique.setdefault(repr(config.identity()), config)
+    return list(unique.values())
 
 
 def over_seeds(configs: Sequence[RunConfig], seeds: Sequence[int], *, rotate: bool = False) -> list[RunConfig]:

@@ -1,0 +1,150 @@
+"""The grammar of swept values."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maldrop_cli.config import MaldropError, UsageError
+from maldrop_cli.sweep.axes import Quantity, parse_axis, parse_count, parse_counts, parse_omegas, parse_seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("256", [256]),
+        ("0,256,1024", [0, 256, 1024]),
+        (" 0 , 256 ", [0, 256]),
+        ("0..4096", [0, 512, 1024, 1536, 2048, 2560, 3072, 3584, 4096]),
+        ("0..4096:512", [0, 512, 1024, 1536, 2048, 2560, 3072, 3584, 4096]),
+        ("0..4096:1000", [0, 1000, 2000, 3000, 4000]),
+        ("0..4096/3", [0, 2048, 4096]),
+        ("1..4096*2", [2**k for k in range(13)]),
+        ("1..100*10", [1, 10, 100]),
+        ("6.25%", [256]),
+        ("0%..100%/3", [0, 2048, 4096]),
+        ("7,0..4/3,50%", [7, 0, 2, 4, 2048]),
+        ("3..3", [3]),
+        ("5,5,5", [5]),
+        ("1e3", [1000]),
+        ("0..1", [0, 1]),  # nine points round to two whole numbers
+        ("0.5", [1]),  # half up
+        ("2.4", [2]),
+        ("0...8/2", [0, 1]),  # from 0 to .8
+    ],
+)
+def test_counts(text: str, values: list[int]) -> None:
+    assert parse_counts(text, 4096, "--rho") == values
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "character"),
+    [
+        ("25x6", 3, "x"),
+        ("x", 1, "x"),
+        ("1..2..3", 5, "."),
+        ("1,,2", 3, ","),
+        ("0..4096;512", 8, ";"),
+        ("0..4096:x", 9, "x"),
+        ("1 2", 3, "2"),
+        ("%", 1, "%"),
+        ("5%%", 3, "%"),
+        ("..5", 1, "."),
+    ],
+)
+def test_a_malformed_axis_names_the_character_it_stopped_at(text: str, at: int, character: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_axis(text, "--rho")
+    assert f"at character {at}, {character!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "1,", "1..", "1..5:", "1..5*", " "])
+def test_an_axis_that_ends_too_soon(text: str) -> None:
+    with pytest.raises(UsageError, match="ends where"):
+        parse_axis(text, "--rho")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5..1", "runs backwards"),
+        ("0..4:0", "step must be above 0"),
+        ("0..4:-1", "step must be above 0"),
+        ("0..4*2", "must begin above 0"),
+        ("1..4*1", "factor must be above 1"),
+        ("0..4/1", "from 2 to"),
+        ("0..4/2.5", "from 2 to"),
+        ("0..4/100001", "from 2 to"),
+        ("0..1e9:1", "are allowed"),
+        ("0..50%", "both ends"),
+        ("1e999", "too large"),
+    ],
+)
+def test_a_meaningless_axis_says_why(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_axis(text, "--rho")
+
+
+@pytest.mark.parametrize("text", ["-1", "4097", "100.1%", "-1%", "0..5000", "-0.4"])
+def test_rho_stays_within_the_layer(text: str) -> None:
+    with pytest.raises(UsageError, match="not within the layer's width, 0 to 4096"):
+        parse_counts(text, 4096, "--rho")
+
+
+def test_a_single_count() -> None:
+    assert parse_count("6.25%", 4096, "--rho") == 256
+    with pytest.raises(UsageError, match="names 2 values"):
+        parse_count("1,2", 4096, "--rho")
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("3", [0, 1, 2]),
+        ("1", [0]),
+        ("5,7", [5, 7]),
+        ("3,", None),
+        ("0..4", [0, 1, 2, 3, 4]),
+        ("10..12,3", [10, 11, 12, 3]),
+    ],
+)
+def test_seeds(text: str, seeds: list[int] | None) -> None:
+    if seeds is None:
+        with pytest.raises(UsageError):
+            parse_seeds(text)
+    else:
+        assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1,1.5", "50%", "two", "100001"])
+def test_wrong_seeds(text: str) -> None:
+    with pytest.raises(UsageError, match="--seeds"):
+        parse_seeds(text)
+
+
+def test_omegas_mix_words_and_numbers() -> None:
+    assert parse_omegas("paper,classes,0.5,0..1/3") == ["paper", "classes", 0.5, 0.0, 1.0]
+    for text in ("papers", "paper,,1", "5%"):
+        with pytest.raises(UsageError):
+            parse_omegas(text)
+
+
+@given(st.text(alphabet="0123456789.,:/*%e+- x", max_size=12))
+def test_any_text_gives_values_or_one_line(text: str) -> None:
+    try:
+        values = parse_axis(text, "--rho")
+    except MaldropError as error:
+        message = str(error)
+    else:
+        message = ""
+        assert values
+        assert all(isinstance(value, Quantity) for value in values)
+    assert "\n" not in message
+
+
+@given(st.integers(0, 4096), st.integers(0, 4096), st.integers(2, 50))
+def test_a_range_has_its_ends_and_stays_within_them(one: int, other: int, points: int) -> None:
+    low, high = sorted((one, other))
+    values = [each.value for each in parse_axis(f"{low}..{high}/{points}", "--rho")]
+    assert values[0] == low
+    assert values[-1] == high
+    assert values == sorted(values)

@@ -1,0 +1,54 @@
+"""Plans: which runs, in which order."""
+
+from dataclasses import replace
+
+from maldrop_cli.config import Dropout, RunConfig, Schedule
+from maldrop_cli.results.records import RunRecord
+from maldrop_cli.sweep.executors import serial
+from maldrop_cli.sweep.plan import arms, distinct, grid, over_seeds, with_references
+
+BASE = RunConfig()
+
+
+def test_arms_differ_in_their_dropout_alone() -> None:
+    planned = arms(BASE, list(Dropout))
+    assert [replace(each, dropout=Dropout.MALDROP) for each in planned] == [BASE] * 4
+
+
+def test_every_combination_once() -> None:
+    points = grid(BASE, [Dropout.MALDROP], [Schedule.STANDARD, Schedule.FORWARD], ["paper", 0.5], [1, 2, 3])
+    assert len(points) == 12
+    assert [each.rho for each in points[:3]] == [1, 2, 3]
+    assert len({each.run_id("") for each in points}) == 12
+
+
+def test_settings_without_effect_do_not_multiply() -> None:
+    points = grid(BASE, [Dropout.VANILLA, Dropout.RANDOM], [Schedule.STANDARD], ["paper", 0.5], [1, 2])
+    assert [(each.dropout, each.rho) for each in points] == [
+        (Dropout.VANILLA, 1),
+        (Dropout.RANDOM, 1),
+        (Dropout.RANDOM, 2),
+    ]
+
+
+def test_references_come_first_and_once() -> None:
+    points = with_references(BASE, grid(BASE, [Dropout.VANILLA, Dropout.MALDROP], [Schedule.STANDARD], ["paper"], [5]))
+    assert [each.dropout for each in points] == [Dropout.NONE, Dropout.VANILLA, Dropout.MALDROP]
+
+
+def test_distinct_keeps_the_first() -> None:
+    one, same = replace(BASE, dropout=Dropout.NONE, rho=1), replace(BASE, dropout=Dropout.NONE, rho=2)
+    assert distinct([one, BASE, same]) == [one, BASE]
+
+
+def test_seeds_rotate_the_arms() -> None:
+    planned = over_seeds(arms(BASE, [Dropout.NONE, Dropout.VANILLA, Dropout.RANDOM]), [4, 5, 6, 7], rotate=True)
+    order = [[each.dropout.value[0] for each in planned[start : start + 3]] for start in range(0, 12, 3)]
+    assert order == [["n", "v", "r"], ["v", "r", "n"], ["r", "n", "v"], ["n", "v", "r"]]
+    assert [each.seed for each in planned] == [4] * 3 + [5] * 3 + [6] * 3 + [7] * 3
+
+
+def test_serial_keeps_the_order_of_the_plan() -> None:
+    plan = over_seeds([BASE], [3, 1, 2])
+    records = serial(plan, lambda config: RunRecord(run_id=str(config.seed), config=config))
+    assert [record.run_id for record in records] == ["3", "1", "2"]

@@ -1,0 +1,335 @@
+"""Tables: golden text, stable columns, honest notes."""
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from maldrop_cli.config import Dropout, MaldropError, RunConfig, Schedule
+from maldrop_cli.render.progress import Reporter
+from maldrop_cli.render.runs import (
+    arm_rows,
+    arm_table,
+    epoch_rows,
+    report_table,
+    run_rows,
+    sweep_table,
+    train_table,
+    verdict_table,
+)
+from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_files
+from maldrop_cli.render.timings import paper_table, timing_rows, timing_table
+from maldrop_cli.results.arms import group, marked_epochs, time_ratio
+from maldrop_cli.results.comparison import compare
+from maldrop_cli.results.records import EpochRow, RunRecord, Status
+from maldrop_cli.results.timings import Timing
+
+TOP1 = {"none": (80.0, 81.0, 82.0), "vanilla": (80.0, 80.5, 81.0), "maldrop": (85.0, 85.5, 86.5)}
+SECONDS = {"none": 1.0, "vanilla": 1.5, "maldrop": 1.1}
+ENVIRONMENT = {"device": "cpu", "device_name": "cpu", "threads": 2, "torch": "2.99"}
+
+
+def record(dropout: str, seed: int, **changes: object) -> RunRecord:
+    """Two epochs; the first is ten points below the last."""
+    config = RunConfig(dropout=Dropout(dropout), seed=seed, epochs=2)
+    rows = tuple(
+        EpochRow(
+            epoch=epoch,
+            train_loss=1.0 / epoch,
+            val_loss=0.5 / epoch,
+            val_top1=TOP1[dropout][seed] - 10 * (2 - epoch),
+            val_top5=99.0,
+            train_seconds=SECONDS[dropout],
+            rho_mean=256.0 if dropout == "maldrop" else None,
+            drop_rate={"none": 0.0, "vanilla": 50.0, "maldrop": 6.25}[dropout],
+        )
+        for epoch in (1, 2)
+    )
+    run = RunRecord(
+        run_id=f"{dropout}{seed}",
+        config=config,
+        environment=ENVIRONMENT,
+        hidden_width=4096,
+        epochs=rows,
+        status=Status.DONE,
+    )
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+RECORDS = [record(dropout, seed) for seed in range(3) for dropout in TOP1]
+COMPARISON = compare(group(RECORDS), Dropout.VANILLA, 0.5)
+
+ARMS = """\
+**T**
+
+| dropout | top-1 % @1 | top-1 % @2 | train loss | val loss | train s | × none | dropped % | seeds |
+|:-|-:|-:|-:|-:|-:|-:|-:|-:|
+| none | 71.00 ±2.48 | 81.00 ±2.48 | 0.5000 | 0.2500 | 2.0 | 1.00 | 0.00 | 3 |
+| vanilla p=0.5 | 70.50 ±1.24 | 80.50 ±1.24 | 0.5000 | 0.2500 | 3.0 | 1.50 | 50.00 | 3 |
+| maldrop rho=256 | 75.67 ±1.90 | 85.67 ±1.90 | 0.5000 | 0.2500 | 2.2 | 1.10 | 6.25 | 3 |
+
+- N"""
+
+VERDICTS = """\
+Against vanilla p=0.5, paired by seed, epoch 2
+
+dropout            Δ top-1, points (95 %, uncorrected)    p (Holm)  verdict
+---------------  -------------------------------------  ----------  --------------------------------------------
+none                                       +0.50 ±1.24       0.225  inconclusive; about 4 more seeds would decide
+maldrop rho=256                            +5.17 ±0.72       0.002  better
+
+better, worse: Holm-corrected p below 0.05; equivalent: within ±0.5 points (two one-sided t-tests)."""
+
+
+def lines(text: str) -> list[str]:
+    """Without trailing blanks and with runs of dashes and blanks shortened: what a table says, not how wide it is."""
+    import re
+
+    return [re.sub(r"([-: ])\1+", r"\1", line.strip()) for line in text.splitlines()]
+
+
+def test_the_arm_table() -> None:
+    text = to_text([arm_table(COMPARISON, "T", ["N"])], "markdown")
+    assert lines(text) == lines(ARMS)
+
+
+def test_the_verdict_table() -> None:
+    assert lines(to_text([verdict_table(COMPARISON)], "plain")) == lines(VERDICTS)
+
+
+def test_arm_rows_hold_full_precision() -> None:
+    rows = {row["dropout"]: row for row in arm_rows(COMPARISON)}
+    assert rows["maldrop"]["val_top1_mean"] == pytest.approx(257 / 3, rel=1e-15)
+    assert rows["maldrop"]["diff_top1_mean"] == pytest.approx(31 / 6)
+    assert rows["maldrop"]["verdict"] == "better"
+    assert rows["maldrop"]["time_vs_none"] == pytest.approx(1.1)
+    assert rows["maldrop"]["rho"] == 256
+    assert rows["vanilla"]["rho"] is None
+    assert rows["vanilla"]["diff_top1_mean"] is None
+    assert rows["none"]["n_seeds"] == 3
+
+
+def test_a_run_that_failed_is_counted_and_left_out_of_the_means() -> None:
+    broken = record("maldrop", 1, status=Status.FAILED, reason="RuntimeError: no memory")
+    comparison = compare(group([run for run in RECORDS if run.run_id != "maldrop1"] + [broken]), Dropout.VANILLA, 0.5)
+    [row] = [row for row in arm_rows(comparison) if row["dropout"] == "maldrop"]
+    assert (row["n_seeds"], row["n_failed"], row["val_top1_mean"]) == (2, 1, 85.75)
+    assert row["verdict"] == "too few seeds"
+    text = to_text([arm_table(comparison, "T"), report_table([broken], long=False)], "plain")
+    assert "2 of 3" in text
+    assert "maldrop rho=256, seed 1: failed, RuntimeError: no memory" in text
+
+
+def test_only_common_seeds_are_paired() -> None:
+    fewer = [run for run in RECORDS if run.run_id not in ("none0", "vanilla2")]
+    comparison = compare(group(fewer), Dropout.VANILLA, 0.5)
+    difference = comparison.differences[[arm.config.dropout for arm in comparison.arms].index(Dropout.NONE)]
+    assert difference is not None
+    assert (difference.interval.n, difference.interval.mean) == (1, 0.5)
+
+
+def test_time_ratio_takes_medians_and_common_seeds() -> None:
+    slow = record("maldrop", 0)
+    slow = replace(slow, epochs=(*slow.epochs, *slow.epochs, replace(slow.epochs[0], train_seconds=1e6)))
+    [arm], [reference] = group([slow]), group([record("none", seed) for seed in (0, 1)])
+    assert time_ratio(arm, reference) == pytest.approx(1.1)
+    assert math.isnan(time_ratio(arm, None))
+
+
+def test_arms_of_different_data_are_not_mixed() -> None:
+    assert len(group([record("none", 0, data_digest="one"), record("none", 1, data_digest="other")])) == 2
+
+
+def test_marked_epochs() -> None:
+    assert [marked_epochs(n) for n in (1, 2, 3, 10)] == [[1], [1, 2], [1, 2, 3], [1, 5, 10]]
+
+
+def test_machines_that_differ_are_said() -> None:
+    mixed = [RECORDS[0], replace(RECORDS[1], environment=ENVIRONMENT | {"device_name": "GPU"})]
+    from maldrop_cli.render.runs import machine_line
+
+    assert "times do not compare" in machine_line(mixed)
+    assert machine_line(RECORDS) == "Trained on cpu, 2 CPU threads, torch 2.99."
+
+
+def test_the_train_table() -> None:
+    text = to_text([train_table(record("maldrop", 0))], "plain")
+    assert "maldrop rho=256: digits, cnn, 2 epochs, SGD lr 0.005, momentum 0.9, batch 64, seed 0" in text
+    assert lines(text)[4].split() == ["1", "1.0000", "0.5000", "75.00", "99.00", "256", "6.25", "1.10"]
+    diverged = record("maldrop", 0, status=Status.DIVERGED, reason="not finite")
+    assert "Diverged: not finite" in to_text([train_table(diverged)], "plain")
+
+
+def test_run_rows() -> None:
+    short, long = run_rows(RECORDS[:2]), epoch_rows(RECORDS[:2])
+    assert [row["epoch"] for row in short] == [2, 2]
+    assert [row["epoch"] for row in long] == [1, 2, 1, 2]
+    assert list(short[0]) == list(long[0])
+    empty = RunRecord(run_id="x", config=RunConfig())
+    assert [row["status"] for row in epoch_rows([empty])] == ["unfinished"]
+    assert "unfinished" in to_text([report_table([empty], long=True)], "plain")
+
+
+def annealed(schedule: Schedule, rho: int, rates: list[float], top1: float = 50.0) -> RunRecord:
+    rows = tuple(
+        replace(RECORDS[0].epochs[0], epoch=epoch, drop_rate=rate, val_top1=top1) for epoch, rate in enumerate(rates, 1)
+    )
+    config = RunConfig(schedule=schedule, rho=rho, epochs=len(rates))
+    return RunRecord(run_id=str(rho), config=config, epochs=rows, status=Status.DONE, environment=ENVIRONMENT)
+
+
+def test_the_sweep_marks_best_and_worst_and_counts_saturated_points() -> None:
+    runs = [
+        annealed(Schedule.FORWARD, 0, [50.0, 73.0, 88.0], 80.0),
+        annealed(Schedule.FORWARD, 256, [100.0, 100.0, 100.0], 10.0),
+        annealed(Schedule.REVERSE, 256, [0.0, 0.0, 0.0], 70.0),
+        annealed(Schedule.REVERSE, 9, [1.0, 0.0, 0.0], 70.0),
+        annealed(Schedule.STANDARD, 4096, [100.0, 100.0, 100.0], 20.0),
+    ]
+    table = sweep_table(compare(group(runs), None, 0.5), "T")
+    assert list(table.columns[-1].cells) == ["best", "worst", "", "", ""]
+    assert table.marked == {0: "green", 1: "red"}
+    [note] = table.notes
+    assert note.startswith("3 of 4 annealed points drop everything (1) or nothing (2) in most epochs")
+    assert "equations (1) and (2) saturate" in note
+
+
+def test_no_saturation_no_note() -> None:
+    runs = [annealed(Schedule.FORWARD, 0, [50.0, 73.0, 88.0]), annealed(Schedule.STANDARD, 0, [0.0] * 3)]
+    assert sweep_table(compare(group(runs), None, 0.5), "T").notes == []
+
+
+TABLE = Table(
+    "Title", [Column("name", ["a", "b"], left=True), Column("value", ["1", "-2.50"])], ["A note."], {0: "green"}
+)
+
+
+def test_plain_and_markdown_are_golden() -> None:
+    assert to_text([TABLE], "plain") == (
+        "Title\n\nname      value\n------  -------\na             1\nb         -2.50\n\nA note."
+    )
+    assert to_text([TABLE], "markdown") == (
+        "**Title**\n\n| name   |   value |\n|:-------|--------:|\n"
+        "| a      |       1 |\n| b      |   -2.50 |\n\n- A note."
+    )
+
+
+def test_auto_is_rich_on_a_terminal_and_plain_elsewhere() -> None:
+    for terminal, rich in ((True, True), (False, False)):
+        file = io.StringIO()
+        show([TABLE], "auto", Console(file=file, force_terminal=terminal, width=60))
+        assert ("┃" in file.getvalue()) is rich
+        assert ("\x1b[" in file.getvalue()) is rich
+        assert "A note." in file.getvalue()
+
+
+def test_an_empty_table_is_shown() -> None:
+    assert "name" in to_text([Table("T", [Column("name", [])])], "plain")
+
+
+def test_files_round_trip_and_have_no_nan(tmp_path: Path) -> None:
+    rows = [
+        {"name": "a,b", "value": 1 / 3, "none": None, "nan": math.nan},
+        {"name": "c", "value": 2.0, "none": 5, "nan": 1.0},
+    ]
+    csv, json_path = tmp_path / "t.csv", tmp_path / "t.json"
+    write_files(rows, csv, json_path)
+    frame = pd.read_csv(csv)
+    assert frame["value"].tolist() == [1 / 3, 2.0]
+    assert csv.read_text().splitlines()[2] == "c,2.0,5,1.0"
+    assert json.loads(json_path.read_text()) == [rows[0] | {"nan": None}, rows[1]]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MaldropError, match="can't write"):
+        write_files([{"a": 1}], tmp_path / "no" / "t.csv", None)
+
+
+def test_numbers() -> None:
+    assert number(None, 2) == number(math.nan, 2) == "–"
+    assert number(1.005, 1, sign=True) == "+1.0"
+    assert plus_minus(1.0, math.nan, 2) == "1.00"
+    assert [duration(seconds) for seconds in (1.25, 59.94, 60, 185, 7800)] == [
+        "1.2 s",
+        "59.9 s",
+        "1:00",
+        "3:05",
+        "2:10:00",
+    ]
+
+
+TIMINGS = [
+    Timing("none", [0.010, 0.010, 0.012], 1.5),
+    Timing("vanilla", [0.020, 0.020, 0.024], 2.0),
+    Timing("heuristic", [0.011, 0.011, 0.0132], 1.5),
+    Timing("heuristic-loop", [1.0, 1.0, 1.2], math.nan, 100.0),
+]
+
+
+def test_timings() -> None:
+    rows = timing_rows(TIMINGS, {"device": "cpu"})
+    assert [row["subject"] for row in rows] == ["none", "vanilla", "heuristic", "heuristic-loop"]
+    assert rows[0]["median_ms"] == 10.0
+    assert rows[2]["ratio_vs_none"] == pytest.approx(1.1)
+    assert rows[3]["ratio_vs_vanilla"] == pytest.approx(50)
+    text = to_text([timing_table(rows, "T", [])], "plain")
+    assert "mask as the fast form's %" in text
+    without = to_text([timing_table(timing_rows(TIMINGS[:3], {}), "T", [])], "plain")
+    assert "mask as the fast form's %" not in without
+
+
+def test_the_papers_table_beside_ours() -> None:
+    """Batch 64: 938 steps an epoch, 9,380 in ten; a median step of 10 ms is 93.8 s."""
+    rows = lines(to_text([paper_table(timing_rows(TIMINGS, {}), 64)], "plain"))
+    assert [line.split()[-5:] for line in rows if "heuristic" in line or ": none" in line] == [
+        ["none", "77", "94", "1.00", "1.00"],
+        ["heuristic", "184", "103", "2.39", "1.10"],
+        ["heuristic-loop", "28,125", "9,380", "365.26", "100.00"],
+    ]
+
+
+def test_plain_progress_is_a_line_an_epoch_with_the_time_left() -> None:
+    file = io.StringIO()
+    now = iter([0.0, 10.0, 20.0])
+    reporter = Reporter(Console(file=file, width=200), clock=lambda: next(now))
+    row = RECORDS[0].epochs[0]
+    with reporter:
+        reporter.begin(6)
+        reporter.run("none, seed 0")
+        reporter.epoch(row)
+        reporter.skip(3)  # a reused run
+        reporter.epoch(row)
+    first, second = file.getvalue().splitlines()
+    assert first.startswith("none, seed 0, epoch 1: train loss 1.0000")
+    assert first.endswith("1/6, about 50.0 s left")
+    assert second.endswith("5/6, about 10.0 s left")
+    assert "\x1b" not in file.getvalue()
+
+
+def test_quiet_says_warnings_only() -> None:
+    file = io.StringIO()
+    reporter = Reporter(Console(file=file), quiet=True)
+    with reporter:
+        reporter.begin(1)
+        reporter.epoch(RECORDS[0].epochs[0])
+        reporter.preparing("decoding images", 5, 5)
+        reporter.warn("careful")
+    assert file.getvalue() == "maldrop: careful\n"
+
+
+def test_a_terminal_gets_a_live_bar() -> None:
+    file = io.StringIO()
+    reporter = Reporter(Console(file=file, force_terminal=True, width=150))
+    with reporter:
+        reporter.preparing("decoding images", 1, 2)
+        reporter.preparing("decoding images", 2, 2)
+        reporter.begin(2)
+        reporter.run("none, seed 0")
+        reporter.epoch(RECORDS[0].epochs[0])
+        reporter.skip(1)
+    assert "none, seed 0  top-1 70.00 %" in file.getvalue()
