@@ -1,5 +1,6 @@
 """The entry point: runs the app and turns every expected error into one line and an exit code."""
 
+import os
 import sys
 
 EXIT_INTERRUPTED = 130
@@ -14,11 +15,15 @@ def run(arguments: list[str]) -> int:
     """Run the command line ``arguments`` and return its exit code."""
     import typer
 
-    from maldrop_cli.cli.app import app
+    from maldrop_cli.cli.app import app, check_command
     from maldrop_cli.config import MaldropError
 
     try:
-        code = app(arguments, prog_name="maldrop", standalone_mode=False)
+        check_command(arguments)
+        code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False)
+        sys.stdout.flush()
+        if code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except MaldropError as error:
         return _complain(str(error), error.exit_code)
@@ -29,15 +34,17 @@ def run(arguments: list[str]) -> int:
             "interrupted; finished runs are kept, and the same command goes on from them", EXIT_INTERRUPTED
         )
     except typer.exceptions.TyperException as error:  # a wrong flag
-        return _complain(f"{error.format_message()} (maldrop --help lists what there is)", error.exit_code)
-    except MemoryError:
-        return _complain("out of memory; a smaller --batch-size or --image-size needs less", 1)
+        return _complain(f"{error.format_message()} (`maldrop COMMAND --help` lists the flags)", error.exit_code)
     except BrokenPipeError:  # the reader of a pipe, `head` say, has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _complain(f"{name}{error.strerror or error}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise  # a bug: the traceback helps
+        return _complain("out of memory; a smaller --batch-size or --image-size needs less", 1)
 
 
 def _complain(message: str, code: int) -> int:

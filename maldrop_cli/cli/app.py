@@ -11,17 +11,25 @@ from maldrop_cli.cli.report import report
 from maldrop_cli.cli.sweep import sweep
 from maldrop_cli.cli.timeit import timeit
 from maldrop_cli.cli.train import train
+from maldrop_cli.config import UsageError, nearest
 
 app = typer.Typer(
     name="maldrop",
     help="Benchmark Malicious Dropout: drop the neurons that help the right answer most.",
-    no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (train, compare, sweep, timeit, report):
+COMMANDS = {command.__name__: command for command in (train, compare, sweep, timeit, report)}
+for command in COMMANDS.values():
     app.command()(flatten(command))
+
+
+def check_command(arguments: list[str]) -> None:
+    """UsageError, with the nearest name, when the first of ``arguments`` is meant as a command and is none."""
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        near = nearest(arguments[0], list(COMMANDS))
+        raise UsageError(f"no command is called {arguments[0]!r}{near} (one of: {', '.join(COMMANDS)})")
 
 
 def _version(wanted: bool) -> None:

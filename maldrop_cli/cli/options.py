@@ -133,12 +133,11 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def flat(*, ctx: typer.Context, **values: Any) -> None:
+        given = Given(frozenset(name for name in values if _by_hand(ctx, name)))
         arguments: dict[str, Any] = {}
         for name, group in groups.items():
-            if group is Given:
-                arguments[name] = Given(frozenset(key for key in values if _by_hand(ctx, key)))
-            else:
-                arguments[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            own = {field.name: values.pop(field.name) for field in dataclasses.fields(group) if group is not Given}
+            arguments[name] = given if group is Given else group(**own)
         command(**arguments, **values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -1,0 +1,322 @@
+"""The command line end to end, on embedded data: tables, files, records, exit codes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Result
+
+from maldrop_cli import engine
+from maldrop_cli.results.records import Status
+from maldrop_cli.results.store import Store
+
+Run = Callable[..., Result]
+QUICK = (*TINY, "--epochs", "2", "--lr", "0.02")
+
+RUN_COLUMNS = [
+    *("dataset", "model", "dropout", "selector", "schedule", "rho", "omega", "granularity", "seed", "epoch"),
+    *("train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "status"),
+]
+ARM_COLUMNS = ["n_seeds", "val_top1_mean", "val_top1_ci95", "val_loss_mean", "train_seconds_mean", "time_vs_none"]
+TIMING_COLUMNS = ["subject", "median_ms", "ratio_vs_none", "ratio_vs_none_lo", "ratio_vs_none_hi", "peak_mb"]
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_train(maldrop: Run) -> None:
+    result = maldrop("train", *QUICK, "--csv", "t.csv", "--json", "t.json")
+    assert result.code == 0, result.err
+    assert "maldrop rho=16: synthetic, cnn, 2 epochs" in result.out  # 6.25 % of 256
+    assert len(result.err.splitlines()) == 2  # a plain line an epoch
+    assert "left" in result.err
+    table = rows("t.csv")
+    assert set(RUN_COLUMNS) <= set(table[0])
+    assert [row["epoch"] for row in table] == ["1", "2"]
+    assert {row["status"] for row in table} == {"done"}
+    assert (table[0]["rho"], table[0]["omega"], table[0]["granularity"]) == ("16", "paper", "batch")
+    [record] = Store(Path("maldrop-runs")).scan()
+    assert [float(row["val_loss"]) for row in table] == [row.val_loss for row in record.epochs]
+    loaded = json.loads(Path("t.json").read_text())
+    assert [row["train_loss"] for row in loaded] == [row.train_loss for row in record.epochs]
+
+
+def test_compare(maldrop: Run) -> None:
+    result = maldrop("compare", *QUICK, "--csv", "c.csv", "--json", "c.json")
+    assert result.code == 0, result.err
+    assert "Against vanilla p=0.5, paired by seed, epoch 2" in result.out
+    assert "\x1b" not in result.out + result.err
+    table = rows("c.csv")
+    assert [row["dropout"] for row in table] == ["none", "vanilla", "maldrop", "random"]
+    assert set(ARM_COLUMNS) <= set(table[0])
+    assert {row["n_seeds"] for row in table} == {"3"}
+    assert table[0]["rho"] == ""
+    assert table[2]["rho"] == "16"
+    assert float(table[0]["time_vs_none"]) == 1.0
+    assert json.loads(Path("c.json").read_text())[1]["verdict"] is None
+    assert len(list(Store(Path("maldrop-runs")).scan())) == 12
+
+
+def test_compare_reuses_finished_runs_and_says_so(maldrop: Run) -> None:
+    command = ("compare", *QUICK, "--seeds", "2", "--dropout", "none,vanilla")
+    first = maldrop(*command)
+    again = maldrop(*command)
+    assert again.out == first.out
+    assert again.err.count("\n") == 1
+    assert "4 of 4 runs were already finished" in again.err
+    more = maldrop(*command, "--seeds", "3")
+    assert "4 of 6 runs were already finished" in more.err
+    fresh = maldrop(*command, "--fresh")
+    assert "already finished" not in fresh.err
+    assert "too few seeds" in fresh.out
+
+
+def test_arms_do_not_depend_on_each_other(maldrop: Run) -> None:
+    """A run alone gives the numbers that it gives among others: pairing across commands."""
+    maldrop("compare", *QUICK, "--seeds", "2", "--csv", "c.csv")
+    maldrop("train", *QUICK, "--seed", "1", "--dropout", "maldrop", "--out", "other", "--csv", "t.csv")
+    [alone] = Store(Path("other")).scan()
+    among = Store(Path("maldrop-runs")).load(alone.run_id)
+    assert among is not None
+    assert [row.val_loss for row in among.epochs] == [row.val_loss for row in alone.epochs]
+
+
+def test_sweep(maldrop: Run) -> None:
+    result = maldrop("sweep", *QUICK, "--schedule", "forward", "--rho", "0..256", "--csv", "s.csv")
+    assert result.code == 0, result.err
+    table = rows("s.csv")
+    assert [row["dropout"] for row in table] == ["none", "vanilla", *["maldrop"] * 9]
+    assert [row["rho"] for row in table[2:]] == [str(32 * k) for k in range(9)]
+    assert "best" in result.out
+    assert "worst" in result.out
+    assert "8 of 9 annealed points drop everything (8) or nothing (0)" in result.out
+
+
+def test_sweep_over_several_axes(maldrop: Run) -> None:
+    result = maldrop(
+        "sweep", *QUICK, "--epochs", "1", "--rho", "5,10%", "--omega", "paper,0.5", "--dropout", "maldrop,random",
+        "--schedule", "standard,periodic", "--seeds", "2", "--csv", "s.csv", "-q",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.err == ""
+    table = rows("s.csv")
+    assert len(table) == 2 + 8 + 4  # references, maldrop, random (which knows no omega)
+    assert {row["n_seeds"] for row in table} == {"2"}
+    assert {row["rho"] for row in table} == {"", "5", "26"}
+
+
+def test_timeit(maldrop: Run) -> None:
+    result = maldrop(
+        "timeit", *TINY, "--rounds", "3", "--batch-size", "4", "--naive", "--csv", "t.csv", "--json", "t.json"
+    )
+    assert result.code == 0, result.err
+    assert "section 5.1.1 beside ours" in result.out
+    assert "28,125" in result.out
+    table = rows("t.csv")
+    names = ["none", "vanilla", "heuristic", "heuristic-loop", "single", "single-naive", "random"]
+    assert [row["subject"] for row in table] == names
+    assert set(TIMING_COLUMNS) <= set(table[0])
+    assert float(table[0]["ratio_vs_none"]) == 1.0
+    for row in table:
+        assert float(row["median_ms"]) > 0
+        assert float(row["ratio_vs_none_lo"]) <= float(row["ratio_vs_none"]) <= float(row["ratio_vs_none_hi"])
+        assert (row["peak_mb"] == "") is row["subject"].endswith(("-loop", "-naive"))
+    assert [row["mask_agreement"] for row in table if row["mask_agreement"]] == ["100.0", "100.0"]
+
+
+def test_report(maldrop: Run) -> None:
+    maldrop("compare", *QUICK, "--seeds", "1", "--out", "a")
+    maldrop("train", *QUICK, "--seed", "7", "--out", "b")
+    result = maldrop("report", "a", "b", "--csv", "r.csv")
+    assert result.code == 0, result.err
+    assert "5 stored runs" in result.out
+    assert len(rows("r.csv")) == 5
+    assert set(RUN_COLUMNS) <= set(rows("r.csv")[0])
+    maldrop("report", "a", "b", "--long", "--csv", "r.csv")
+    assert len(rows("r.csv")) == 10
+    only = maldrop("report", "a", "b", "--dropout", "maldrop", "--csv", "r.csv", "--format", "markdown")
+    assert "2 stored runs" in only.out
+    assert {row["dropout"] for row in rows("r.csv")} == {"maldrop"}
+
+
+def test_markdown(maldrop: Run) -> None:
+    result = maldrop("compare", *QUICK, "--seeds", "1", "--format", "markdown", "-q")
+    assert "| dropout" in result.out
+    assert result.err == ""
+
+
+def test_moving_the_data_or_the_runs_keeps_the_results(maldrop: Run) -> None:
+    maldrop("train", *QUICK, "--out", "a")
+    Path("a").rename("b")
+    assert "1 of 1 runs were already finished in b" in maldrop("train", *QUICK, "--out", "b").err
+
+
+def test_the_preset(maldrop: Run) -> None:
+    result = maldrop("train", *TINY, "--preset", "paper", "--epochs", "1", "--momentum", "0.5")
+    assert "1 epoch, SGD lr 0.01, momentum 0.5, batch 128" in result.out
+
+
+def test_python_dash_m() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "maldrop_cli", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("maldrop 0.")
+
+
+def test_without_arguments_help_is_shown(maldrop: Run) -> None:
+    result = maldrop()
+    assert result.code == 0
+    for command in ("train", "compare", "sweep", "timeit", "report"):
+        assert command in result.out
+
+
+USAGE = [
+    (("train", "--dropout", "maldorp"), "did you mean 'maldrop'?"),
+    (("train", "--selector", "heuristics"), "did you mean 'heuristic'?"),
+    (("train", "--schedule", "forwards"), "did you mean 'forward'?"),
+    (("train", "--dataset", "mnits"), "did you mean 'mnist'?"),
+    (("train", "--model", "vgg"), "one of: cnn, vgg16"),
+    (("train", "--granularity", "row"), "one of: batch, sample"),
+    (("compare", "--dropout", "none,vanila"), "did you mean 'vanilla'?"),
+    (("compare", "--baseline", "none", "--dropout", "vanilla,maldrop"), "not among --dropout"),
+    (("compare", "--margin", "nan"), "--margin"),
+    (("compare", "--seeds", "none"), "--seeds"),
+    (("comapre",), "did you mean 'compare'?"),
+    (("train", *TINY, "--rho", "257"), "0 to 256"),
+    (("train", *TINY, "--rho", "-1"), "0 to 256"),
+    (("train", *TINY, "--rho", "1,2"), "takes one"),
+    (("sweep", *TINY, "--rho", "0..4o96"), "at character 5, 'o'"),
+    (("train", "--epochs", "0"), "--epochs: 0 is below 1"),
+    (("train", "--lr", "fast"), "--lr"),
+    (("train", "--lr", "nan"), "--lr"),
+    (("train", "--omega", "big"), "--omega"),
+    (("train", "--shape", "8x8"), "3x32x32"),
+    (("train", *TINY, "--device", "cuda:99"), "there are: auto, cpu"),
+    (("train", *TINY, "--model", "vgg16"), "--image-size 32"),
+    (("train", "--dataset", "imagefolder"), "--data-dir"),
+    (("train", "--nonsense"), "--nonsense"),
+    (("train", "--format", "html"), "--format"),
+    (("timeit", "--rounds", "1"), "--rounds"),
+    (("report",), "DIR"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), USAGE, ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else ""
+)
+def test_a_wrong_flag_is_one_line_and_exit_2(arguments: tuple[str, ...], message: str, maldrop: Run) -> None:
+    result = maldrop(*arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.startswith("maldrop: ")
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+    assert not Path("maldrop-runs").exists()
+
+
+def test_failures_outside_are_one_line_and_exit_1(maldrop: Run) -> None:
+    Path("file").write_text("")
+    Path("empty").mkdir()
+    for arguments, message in (
+        (("train", *QUICK, "--out", "file/runs"), "the results folder file/runs fails"),
+        (("train", *QUICK, "--csv", "nowhere/t.csv"), "there is no folder"),
+        (("train", *QUICK, "--csv", "empty"), "it is a folder"),
+        (("train", "--dataset", "imagefolder", "--data-dir", "empty"), "train is no folder"),
+        (("report", "nowhere"), "is no folder of runs"),
+        (("report", "empty"), "no runs in empty"),
+    ):
+        result = maldrop(*arguments)
+        assert result.code == 1, arguments
+        assert message in result.err
+        assert result.err.startswith("maldrop: ")
+        assert result.err.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_loses_no_run(maldrop: Run) -> None:
+    result = maldrop("train", *QUICK, "--csv", "/dev/full", "-q")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "No space left on device; the runs themselves are kept" in result.err
+    assert "already finished" in maldrop("train", *QUICK).err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a file-size limit is a POSIX thing")
+def test_a_disk_that_fills_up_in_mid_run_is_one_line_and_keeps_what_finished(tmp_path: Path) -> None:
+    maldrop = f"{sys.executable} -m maldrop_cli train {' '.join(QUICK)} -q"
+    limited = f"{maldrop} && ulimit -f 4 && trap '' XFSZ && {maldrop} --seed 1 --epochs 40"
+    done = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr
+    records = {record.config.seed: record.status for record in Store(tmp_path / "maldrop-runs").scan()}
+    assert records == {0: Status.DONE, 1: Status.UNFINISHED}
+
+
+def test_a_diverged_run_is_shown_recorded_and_exit_1(maldrop: Run) -> None:
+    result = maldrop("compare", *QUICK, "--seeds", "1", "--dropout", "none,maldrop", "--lr", "1e30", "--csv", "c.csv")
+    assert result.code == 1
+    assert "0 of 1" in result.out
+    assert result.err.splitlines()[-1].startswith("maldrop: 2 of 2 runs did not finish: none, seed 0: diverged")
+    assert [row["n_failed"] for row in rows("c.csv")] == ["1", "1"]
+
+
+def test_one_failed_run_does_not_take_the_others_along(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine.train_one
+
+    def fail_once(record, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if record.config.seed == 1:
+            raise RuntimeError("CUDA out of memory")
+        return real(record, *args, **kwargs)
+
+    monkeypatch.setattr(engine, "train_one", fail_once)
+    result = maldrop("compare", *QUICK, "--dropout", "none,vanilla", "--seeds", "3", "--csv", "c.csv")
+    assert result.code == 1
+    assert "none, seed 1: failed, RuntimeError: CUDA out of memory" in result.err
+    assert [(row["n_seeds"], row["n_failed"]) for row in rows("c.csv")] == [("2", "1"), ("2", "1")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_is_130_and_keeps_what_finished(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "maldrop_cli", "sweep", *TINY, "--epochs", "3", "--rho", "0..256/200"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(list(tmp_path.glob("maldrop-runs/*/result.json"))) < 3:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("maldrop: interrupted; finished runs are kept")
+    records = list(Store(tmp_path / "maldrop-runs").scan())
+    assert sum(record.status is Status.DONE for record in records) >= 3
+
+
+def test_memory_that_runs_out_is_one_line(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maldrop_cli import datasets
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(datasets, "load", refuse)
+    result = maldrop("train", *QUICK)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "out of memory" in result.err
+
+
+def test_the_real_mnist(maldrop: Run, real_data: Path) -> None:
+    """A few images of the real thing would need code of its own; so only the timing of its shapes, and its reading."""
+    result = maldrop(
+        "timeit", "--dataset", "mnist", "--data-dir", real_data / "mnist", "--rounds", "2", "--dropout", "none"
+    )
+    assert result.code == 0, result.err
+    assert "mnist shapes" in result.out
