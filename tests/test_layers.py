@@ -61,6 +61,7 @@ def test_test_time_scales_by_the_pass_rate(granularity: str, device: torch.devic
     scaled = hidden * (1 - drops / total).float()
     torch.testing.assert_close(layer(hidden), linear(scaled, layer.weight, layer.bias))
     torch.testing.assert_close(layer(hidden), layer(hidden))
+    assert isinstance(layer.regulariser, TargetedDropout)
     assert int(layer.regulariser.examples) == total  # evaluation does not count
     assert layer.regulariser.drop_totals() == (RHO * total, D * total)
 

@@ -12,10 +12,12 @@ BASE = RunConfig(rho=8)
 
 def test_the_cnn_is_the_papers() -> None:
     model = build_model(BASE, (3, 32, 32), 10)
-    kinds = [type(layer) for layer in model.backbone]  # type: ignore[union-attr, arg-type]
-    assert kinds == [nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.Conv2d, nn.ReLU, nn.Flatten]
-    first, _, norm, second, _, _ = model.backbone  # type: ignore[misc]
+    assert isinstance(model.backbone, nn.Sequential)
+    first, relu, norm, second, relu2, flatten = model.backbone
+    assert [type(layer) for layer in (relu, relu2, flatten)] == [nn.ReLU, nn.ReLU, nn.Flatten]
+    assert isinstance(norm, nn.BatchNorm2d)
     for convolution, channels in ((first, (3, 10)), (second, (10, 4))):
+        assert isinstance(convolution, nn.Conv2d)
         assert (convolution.in_channels, convolution.out_channels) == channels
         assert (convolution.kernel_size, convolution.padding, convolution.stride) == ((3, 3), (1, 1), (1, 1))
     assert norm.num_features == 10

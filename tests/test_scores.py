@@ -20,7 +20,7 @@ def layer(
     bias = torch.randn(classes, dtype=torch.float64, generator=generator)
     labels = torch.randint(0, classes, (examples,), generator=generator)
     hidden = hidden.relu() if relu else hidden
-    return LastLayer(*(tensor.to(device) for tensor in (hidden, weight, bias, labels)))  # type: ignore[arg-type]
+    return LastLayer(*(tensor.to(device) for tensor in (hidden, weight, bias, labels)))
 
 
 SIZES = [(1, 1, 2), (1, 5, 3), (7, 13, 2), (16, 64, 10), (3, 20, 40)]
@@ -49,6 +49,7 @@ def test_the_heuristic_on_paper() -> None:
 def test_single_is_the_loss_of_a_real_forward_pass() -> None:
     inputs = layer(4, 9, 5)
     hidden, weight, bias, labels = inputs
+    assert labels is not None
     before = cross_entropy(linear(hidden, weight, bias), labels, reduction="none")
     score = SCORES["single"](inputs, 0.0, True, None)
     for n in range(4):
@@ -97,7 +98,7 @@ def test_no_score_builds_an_examples_by_neurons_by_classes_tensor() -> None:
             return out
 
     inputs = layer(32, 50, 20)
-    with Watch():
+    with Watch():  # type: ignore[no-untyped-call]
         SCORES["heuristic"](inputs, 0.1, True, None)
     assert largest == 32 * 50
 

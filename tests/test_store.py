@@ -1,13 +1,13 @@
 """Records on disk: whole or not at all, and readable whatever happened."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from maldrop_cli.config import MaldropError, RunConfig
-from maldrop_cli.results import store as store_module
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment, from_json, to_json
 from maldrop_cli.results.store import Store
 
@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MaldropError, match=r"No space left on device; --out DIR") as caught:
         store.finish(replace(DONE, reason="new"))
     assert "\n" not in str(caught.value)
