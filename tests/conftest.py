@@ -1,6 +1,11 @@
 """What the tests share."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # before torch is imported: threads that wait for each other are slow on tiny tensors
+)
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

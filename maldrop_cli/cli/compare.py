@@ -57,6 +57,7 @@ def compare(
         settings_line,
         verdict_table,
     )
+    from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare as compare_arms
     from maldrop_cli.sweep.axes import parse_count, parse_seeds
@@ -82,13 +83,12 @@ def compare(
 
     by_dropout = {arm.config.dropout: arm for arm in group(records)}
     comparison = compare_arms([by_dropout[each] for each in dropouts], against, margin)
-    count = f"{len(named_seeds)} seed{'s' * (len(named_seeds) > 1)}"
     notes = [
         "±: 95 % t-interval over seeds. × none: training time an epoch.",
         machine_line(records),
         *failures(records),
     ]
-    tables = [arm_table(comparison, f"{settings_line(config)}, {count}", notes)]
+    tables = [arm_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)]
     if comparison.baseline and len(dropouts) > 1:
         tables.append(verdict_table(comparison))
     session.present(tables, arm_rows(comparison))

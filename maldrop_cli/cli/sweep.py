@@ -54,6 +54,7 @@ def sweep(
     from maldrop_cli.cli.session import Session, base_config, parse_names, width_of
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name
     from maldrop_cli.render.runs import arm_rows, failures, machine_line, settings_line, sweep_table
+    from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare
     from maldrop_cli.sweep.axes import parse_counts, parse_omegas, parse_seeds
@@ -71,7 +72,9 @@ def sweep(
     records = session.carry_out(over_seeds(points, named_seeds))
 
     comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
-    count = f"{len(named_seeds)} seed{'s' * (len(named_seeds) > 1)}"
     notes = [machine_line(records), *failures(records)]
-    session.present([sweep_table(comparison, f"{settings_line(config)}, {count}", notes)], arm_rows(comparison))
+    session.present(
+        [sweep_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)],
+        arm_rows(comparison),
+    )
     session.conclude(records)

@@ -54,7 +54,7 @@ def timeit(
     from maldrop_cli.config import Dropout, Selector, parse_omega
     from maldrop_cli.models import hidden_width
     from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.tables import show, write_files
+    from maldrop_cli.render.tables import plural, show, write_files
     from maldrop_cli.render.timings import paper_table, timing_rows, timing_table
     from maldrop_cli.results.records import environment
     from maldrop_cli.results.timings import Timing
@@ -93,7 +93,7 @@ def timeit(
         f"granularity {config.granularity}"
     )
     notes = [
-        f"{rounds} interleaved samples on {machine['device_name']}, {machine['threads']} CPU threads, "
+        f"{rounds} interleaved samples on {machine['device_name']}, {plural(machine['threads'], 'CPU thread')}, "
         f"torch {machine['torch']}. IQR: interquartile range. Peak: memory that a step holds beyond the model's own."
     ]
     tables = [timing_table(rows, title, notes)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from maldrop_cli.config import Dropout, RunConfig, Schedule, Selector
-from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus
+from maldrop_cli.render.tables import Column, Table, duration, number, plural, plus_minus
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
 from maldrop_cli.results.records import EpochRow, RunRecord, Status
@@ -55,9 +55,8 @@ def settings_line(config: RunConfig) -> str:
     """What all arms of a table share, in a line."""
     size = f" {config.data.image_size}px" if config.data.image_size else ""
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
-    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     return (
-        f"{config.data.dataset}{size}, {config.model}, {epochs}, "
+        f"{config.data.dataset}{size}, {config.model}, {plural(config.epochs, 'epoch')}, "
         f"SGD lr {config.lr:g}, momentum {config.momentum:g}, batch {config.batch_size}{decay}"
     )
 
@@ -74,7 +73,7 @@ def machine_line(records: Sequence[RunRecord]) -> str:
     }
     if len(machines) == 1:
         [(device, threads, torch)] = machines
-        return f"Trained on {device}, {threads} CPU threads, torch {torch}."
+        return f"Trained on {device}, {plural(threads, 'CPU thread')}, torch {torch}."
     return "Trained on different devices, thread counts or torch versions: times do not compare (--fresh trains anew)."
 
 
@@ -159,7 +158,7 @@ def report_table(records: Sequence[RunRecord], long: bool) -> Table:
         Column("status", [str(run.status) for run, _ in pairs], left=True),
         Column("run", [run.run_id for run, _ in pairs], left=True),
     ]
-    return Table(f"{len(records)} stored runs", columns, failures(records))
+    return Table(plural(len(records), "stored run"), columns, failures(records))
 
 
 def failures(records: Sequence[RunRecord]) -> list[str]:
@@ -264,7 +263,7 @@ def _verdict(difference: Difference) -> str:
         return str(difference.outcome)
     if difference.more_seeds is None:
         return "inconclusive; no number of seeds within 1,000 would decide"
-    return f"inconclusive; about {difference.more_seeds} more seed{'s' * (difference.more_seeds > 1)} would decide"
+    return f"inconclusive; about {plural(difference.more_seeds, 'more seed')} would decide"
 
 
 # --- sweeps --------------------------------------------------------------------------------------------------------

@@ -124,6 +124,11 @@ def plus_minus(mean: float, half: float, digits: int, *, sign: bool = False) -> 
     return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text
 
 
+def plural(count: int, noun: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """``8.2 s``, ``3:05``, ``2:10:00``."""
     if seconds < 60:
