@@ -1,5 +1,6 @@
 """The entry point: runs the app and turns every expected error into one line and an exit code."""
 
+import io
 import os
 import sys
 
@@ -8,6 +9,9 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """0 done; 2 a wrong flag; 1 files, network, disk, memory or a failed run; 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no × shows a question mark
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

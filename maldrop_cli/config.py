@@ -11,9 +11,9 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+LARGEST = 2**31 - 1  # of any count
 SCHEMA = 1  # of the records; raise it whenever the same settings would give other numbers
 
 
@@ -225,19 +225,8 @@ class RunConfig:
         return cls(data=DataConfig(**data | {"dataset": Dataset(data["dataset"])}), **rest)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where and how a run is carried out; no part of its identity."""
-
-    device: str = "auto"
-    threads: int | None = None
-    data_dir: Path | None = None
-    out: Path = Path("maldrop-runs")
-    fresh: bool = False
-
-
 # The paper gives hardly any hyper-parameters; docs/method.md says which of these it states and how the rest were found.
-_PAPER_GREY = {"lr": 0.001, "momentum": 0.0, "batch_size": 64}
+_PAPER_GREY = {"lr": 0.0015, "momentum": 0.0, "batch_size": 64}
 _PAPER_COLOUR = {"lr": 0.01, "momentum": 0.9, "batch_size": 128}
 _PAPER_VGG16 = {"lr": 0.001, "momentum": 0.0, "batch_size": 320}
 
@@ -246,11 +235,11 @@ def apply_preset(preset: Preset, config: RunConfig, given: set[str]) -> RunConfi
     """``config`` with the preset's settings, except the fields in ``given``, which the user set by hand."""
     assert preset is Preset.PAPER
     grey = config.data.dataset in (Dataset.DIGITS, Dataset.MNIST, Dataset.FASHION_MNIST)
-    settings: dict[str, Any] = {"epochs": 10, "p": 0.5, "omega": "paper", "granularity": Granularity.BATCH}
+    settings: dict[str, Any] = {"epochs": 10}
     settings |= _PAPER_VGG16 if config.model is Model.VGG16 else _PAPER_GREY if grey else _PAPER_COLOUR
     return replace(config, **{name: value for name, value in settings.items() if name not in given})
 
 
 def _require(flag: str, value: int, least: int) -> None:
-    if value < least:
-        raise UsageError(f"{flag}: {value} is below {least}, the least allowed")
+    if not least <= value <= LARGEST:
+        raise UsageError(f"{flag}: {value} is not a whole number from {least} to {LARGEST:,}")

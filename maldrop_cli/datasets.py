@@ -333,6 +333,9 @@ def _image_files(source: Source) -> tuple[list[str], list[tuple[Path, int]], lis
         ]
         if not files:
             raise MaldropError(f"no images in {folder}: imagefolder wants {folder}/CLASS/IMAGE")
+        empty = set(range(len(classes))) - {label for _, label in files}
+        if empty and folder is folders[0]:
+            raise MaldropError(f"no images in {folder / classes[min(empty)]}: each class needs some for training")
         splits.append(files)
     return classes, splits[0], splits[1]
 
@@ -346,7 +349,7 @@ def _folder_size(source: Source, first: Path) -> int:
     try:
         with Image.open(first) as image:
             return min(*image.size, LARGEST_DEFAULT_SIDE)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # a damaged image can raise nearly anything
         raise MaldropError(f"{first} is no readable image: {_line(error)}") from None
 
 
@@ -388,7 +391,7 @@ def _decode(path: Path, side: int) -> NDArray[np.uint8]:
             if colour.size != (side, side):
                 colour = colour.resize((side, side), Image.Resampling.BILINEAR)
             return np.array(colour)  # a copy: torch wants to be able to write
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged image can raise nearly anything
         raise MaldropError(f"{path} is no readable image: {_line(error)}") from None
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from maldrop_cli.config import Dropout, RunConfig
+from maldrop_cli.config import Dropout, Model, RunConfig, UsageError
 from maldrop_cli.datasets import ImageData, Split
 from maldrop_cli.devices import device_name, synchronize, threads
 from maldrop_cli.dropout import SCHEDULES, Step
@@ -22,12 +22,16 @@ from maldrop_cli.models import Classifier, Normalise, build_model, hidden_width,
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment
 from maldrop_cli.results.store import Store
 
-EVAL_BATCH = 500
-
 
 def stream(seed: int, purpose: str) -> int:
     """The seed of one of a run's random streams, independent of the other streams and of the variant."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
+
+
+def check_deterministic(config: RunConfig, device: torch.device) -> None:
+    """UsageError where torch has no deterministic algorithm for what ``config`` asks of ``device``."""
+    if config.deterministic and config.model is Model.VGG16 and device.type == "cuda":
+        raise UsageError("--deterministic: on CUDA torch has no deterministic gradient of vgg16's adaptive pooling")
 
 
 def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.device) -> RunRecord:
@@ -73,7 +77,7 @@ def train_one(
             loss, rho = _train_epoch(model, normalise, optimizer, data.train, config, epoch, order, schedule_rng)
             synchronize(device)
             seconds = clock() - begin
-            val_loss, top1, top5 = evaluate(model, normalise, data.val)
+            val_loss, top1, top5 = evaluate(model, normalise, data.val, config.batch_size)
             was, (dropped, offered) = (dropped, offered), model.head.regulariser.drop_totals()
             rows.append(
                 EpochRow(
@@ -88,8 +92,9 @@ def train_one(
                 )
             )
             on_epoch(rows[-1])
-            if not math.isfinite(loss):
-                reason = f"the training loss was not finite in epoch {epoch + 1}; a lower --lr may help"
+            if not (math.isfinite(loss) and math.isfinite(val_loss)):
+                which = "validation" if math.isfinite(loss) else "training"
+                reason = f"the {which} loss was not finite in epoch {epoch + 1}; a lower --lr may help"
                 return replace(record, epochs=tuple(rows), status=Status.DIVERGED, reason=reason)
     return replace(record, epochs=tuple(rows), status=Status.DONE)
 
@@ -106,7 +111,7 @@ def train_or_reuse(
 ) -> tuple[RunRecord, bool]:
     """The stored run of ``config`` if it is finished and not ``fresh``, else a new one: (record, whether reused).
 
-    A run that raises for want of memory or in torch becomes a record with the status ``failed`` and the reason.
+    A run that raises in torch, for want of memory say, becomes a record with the status ``failed`` and the reason.
     """
     stored = None if fresh else store.load(config.run_id(digest))
     if stored is not None and stored.finished:
@@ -122,7 +127,7 @@ def train_or_reuse(
 
     try:
         record = train_one(record, data, device, keep)
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, ValueError, MemoryError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         record = replace(record, epochs=tuple(rows), status=Status.FAILED, reason=reason)
     store.finish(record)
@@ -163,19 +168,19 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def evaluate(model: Classifier, normalise: Normalise, split: Split) -> tuple[float, float, float]:
-    """(mean loss in nats, top-1, top-5 in percent) with test scaling."""
+def evaluate(model: Classifier, normalise: Normalise, split: Split, batch_size: int) -> tuple[float, float, float]:
+    """(mean loss in nats, top-1, top-5 in percent) with test scaling, in batches that training could hold."""
     model.eval()
-    loss = torch.zeros((), device=split.labels.device, dtype=torch.float64)
-    hits1, hits5 = torch.zeros_like(loss), torch.zeros_like(loss)
-    for images, labels in zip(split.images.split(EVAL_BATCH), split.labels.split(EVAL_BATCH), strict=True):
+    losses, hits = [], []
+    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         logits = model(normalise(images))
-        loss += F.cross_entropy(logits, labels, reduction="sum")
+        losses.append(F.cross_entropy(logits, labels, reduction="sum"))
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
-        hits1 += best[:, 0].sum()
-        hits5 += best.sum()
+        hits.append(torch.stack([best[:, 0].sum(), best.sum()]))
     examples = len(split.labels)
-    return float(loss) / examples, 100 * float(hits1) / examples, 100 * float(hits5) / examples
+    top1, top5 = torch.stack(hits).sum(0).tolist()
+    loss = float(torch.stack(losses).cpu().double().sum())  # on the CPU: not every device has float64
+    return loss / examples, 100 * top1 / examples, 100 * top5 / examples
 
 
 def _finite(value: float) -> float | None:
@@ -189,10 +194,11 @@ def _determinism(wanted: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(before)
         torch.backends.cudnn.benchmark = benchmark

@@ -86,6 +86,10 @@ def hidden_width(model: Model, depth: int, shape: Shape) -> int:
     """
     channels, height, width = shape
     if model is Model.CNN:
+        if height * width < 2:
+            raise UsageError(
+                "the CNN needs images of more than one pixel: its batch norm has no spread over a single one"
+            )
         return depth * height * width
     if min(height, width) < 32:
         raise UsageError(f"vgg16 needs images of at least 32x32, not {height}x{width}; try --image-size 32")
@@ -114,17 +118,15 @@ def build_regulariser(config: RunConfig, width: int, classes: int, generator: to
 def build_model(config: RunConfig, shape: Shape, classes: int, generator: torch.Generator | None = None) -> Classifier:
     """A classifier with fresh weights from torch's global stream: the same draws for every dropout variant."""
     width = hidden_width(config.model, config.depth, shape)
-    backbone: nn.Module
+    regulariser = build_regulariser(config, width, classes, generator)
     if config.model is Model.CNN:
-        backbone, last = PaperCNN(shape[0], config.depth), nn.Linear(width, classes)
-    else:
-        from torchvision.models import vgg16
+        return Classifier(PaperCNN(shape[0], config.depth), DropoutLinear(width, classes, regulariser=regulariser))
+    from torchvision.models import vgg16
 
-        vgg = vgg16(weights=None, num_classes=classes)
-        backbone, last = VGG16Backbone(vgg), vgg.classifier[-1]
-    head = DropoutLinear(width, classes, regulariser=build_regulariser(config, width, classes, generator))
-    head.weight, head.bias = last.weight, last.bias
-    return Classifier(backbone, head)
+    vgg = vgg16(weights=None, num_classes=classes)
+    head = DropoutLinear(width, classes, regulariser=regulariser)
+    head.weight, head.bias = vgg.classifier[-1].weight, vgg.classifier[-1].bias  # as torchvision initialises them
+    return Classifier(VGG16Backbone(vgg), head)
 
 
 def make_optimizer(model: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:

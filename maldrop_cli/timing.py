@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.config import Dropout, RunConfig, Selector
+from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
 from maldrop_cli.devices import synchronize
-from maldrop_cli.dropout import SELECTORS, TargetedDropout
+from maldrop_cli.dropout import SELECTORS, Regulariser, TargetedDropout
 from maldrop_cli.dropout.naive import NAIVE
 from maldrop_cli.dropout.scores import LastLayer, omega_value
 from maldrop_cli.dropout.selectors import Select, top_rho
@@ -60,8 +60,7 @@ def subjects(
         noise = torch.Generator(device).manual_seed(0)
         model = build_model(config, shape, classes, noise).to(device).train()
         if select is not None:
-            assert isinstance(model.head.regulariser, TargetedDropout)
-            model.head.regulariser.select = select
+            _replace_selector(model.head.regulariser, select, config)
         optimizer = make_optimizer(model, config, device)
         return Subject(name, _step(model, optimizer, images, labels), naive=select is not None)
 
@@ -83,6 +82,13 @@ def subjects(
                 for form in (_naive_forms(selector) if naive else ())
             ]
     return made
+
+
+def _replace_selector(regulariser: Regulariser, select: Select, config: RunConfig) -> None:
+    """Let ``regulariser`` choose by ``select``, a naive form that no registry has."""
+    assert isinstance(regulariser, TargetedDropout)
+    omega, per_sample = regulariser.omega, config.granularity is Granularity.SAMPLE
+    regulariser.select = lambda layer: select(layer, config.rho, omega, per_sample, None)  # type: ignore[method-assign]
 
 
 def _naive_forms(selector: Selector) -> list[str]:
@@ -160,18 +166,16 @@ def peak_mib(step: Callable[[], None], device: torch.device) -> float:
     return peak / 2**20
 
 
-def mask_agreement(
-    base: RunConfig, shape: Shape, classes: int, device: torch.device, selectors: Sequence[Selector]
-) -> Mapping[str, float]:
+def mask_agreement(base: RunConfig, shape: Shape, classes: int, selectors: Sequence[Selector]) -> Mapping[str, float]:
     """For each naive form of ``selectors``, the share of its dropped neurons, in percent, that its fast form drops too:
-    on a random batch of 8, from the same fresh network."""
+    on a random batch of 8, from the same fresh network, in float64 on the CPU."""
     torch.manual_seed(0)
-    model = build_model(replace(base, dropout=Dropout.NONE), shape, classes).to(device)
-    labels = torch.randint(0, classes, (8,), device=device)
+    model = build_model(replace(base, dropout=Dropout.NONE), shape, classes)
+    labels = torch.randint(0, classes, (8,))
     with torch.no_grad():
-        hidden = model.backbone(torch.randn((8, *shape), device=device)).double()
+        hidden = model.backbone(torch.randn((8, *shape))).double()
         layer = LastLayer(hidden, model.head.weight.double(), model.head.bias.double(), labels)
-    per_sample = base.granularity == "sample"
+    per_sample = base.granularity is Granularity.SAMPLE
     omega = omega_value(base.omega, hidden.shape[1], classes)
     agreement = {}
     for selector in selectors:

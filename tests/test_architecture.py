@@ -75,8 +75,9 @@ def test_help_is_cheap(arguments: list[str]) -> None:
     assert not loaded & {"torch", "torchvision", "pandas", "numpy", "scipy"}
 
 
-def test_a_wrong_flag_is_cheap() -> None:
-    loaded = loaded_after("from maldrop_cli.__main__ import run\nassert run(['train', '--nonsense']) == 2")
+@pytest.mark.parametrize("flag", ["--nonsense=1", "--dropout=foo", "--rho=abc", "--lr=nan", "--format=html"])
+def test_a_wrong_flag_is_cheap(flag: str) -> None:
+    loaded = loaded_after(f"from maldrop_cli.__main__ import run\nassert run(['train', {flag!r}]) == 2")
     assert not loaded & {"torch", "pandas"}
 
 

@@ -1,11 +1,13 @@
 """The grammar of swept values."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maldrop_cli.config import MaldropError, UsageError
-from maldrop_cli.sweep.axes import Quantity, parse_axis, parse_count, parse_counts, parse_omegas, parse_seeds
+from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ from maldrop_cli.sweep.axes import Quantity, parse_axis, parse_count, parse_coun
     ],
 )
 def test_counts(text: str, values: list[int]) -> None:
-    assert parse_counts(text, 4096, "--rho") == values
+    assert to_counts(parse_axis(text, "--rho"), 4096, "--rho") == values
 
 
 @pytest.mark.parametrize(
@@ -74,9 +76,12 @@ def test_an_axis_that_ends_too_soon(text: str) -> None:
         ("0..4/1", "from 2 to"),
         ("0..4/2.5", "from 2 to"),
         ("0..4/100001", "from 2 to"),
-        ("0..1e9:1", "are allowed"),
+        ("0..1e9:1", "that are allowed"),
         ("0..50%", "both ends"),
         ("1e999", "too large"),
+        ("1e308%", "too large"),
+        ("0..1:1e-300", "more than the 10,000 values"),
+        ("1e-300..1*1.0001", "more than the 10,000 values"),
     ],
 )
 def test_a_meaningless_axis_says_why(text: str, message: str) -> None:
@@ -87,13 +92,13 @@ def test_a_meaningless_axis_says_why(text: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["-1", "4097", "100.1%", "-1%", "0..5000", "-0.4"])
 def test_rho_stays_within_the_layer(text: str) -> None:
     with pytest.raises(UsageError, match="not within the layer's width, 0 to 4096"):
-        parse_counts(text, 4096, "--rho")
+        to_counts(parse_axis(text, "--rho"), 4096, "--rho")
 
 
 def test_a_single_count() -> None:
-    assert parse_count("6.25%", 4096, "--rho") == 256
+    assert parse_single("6.25%", "--rho").count(4096, "--rho") == 256
     with pytest.raises(UsageError, match="names 2 values"):
-        parse_count("1,2", 4096, "--rho")
+        parse_single("1,2", "--rho")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,7 @@ def test_seeds(text: str, seeds: list[int] | None) -> None:
         assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1,1.5", "50%", "two", "100001"])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1,1.5", "50%", "two", "100001", "1,1e15"])
 def test_wrong_seeds(text: str) -> None:
     with pytest.raises(UsageError, match="--seeds"):
         parse_seeds(text)
@@ -128,17 +133,28 @@ def test_omegas_mix_words_and_numbers() -> None:
             parse_omegas(text)
 
 
-@given(st.text(alphabet="0123456789.,:/*%e+- x", max_size=12))
-def test_any_text_gives_values_or_one_line(text: str) -> None:
+numbers = st.one_of(st.integers(-5, 5000), st.floats(allow_nan=False)).map(str)
+pieces = st.one_of(numbers, st.sampled_from(["..", ",", ":", "/", "*", "%", " ", "x", "paper"]))
+
+
+@given(st.lists(pieces, max_size=8).map("".join))
+def test_any_text_gives_counts_within_the_layer_or_one_line(text: str) -> None:
+    message = ""
     try:
-        values = parse_axis(text, "--rho")
+        counts = to_counts(parse_axis(text, "--rho"), 4096, "--rho")
+        assert counts
+        assert all(0 <= count <= 4096 for count in counts)
     except MaldropError as error:
         message = str(error)
-    else:
-        message = ""
-        assert values
-        assert all(isinstance(value, Quantity) for value in values)
     assert "\n" not in message
+    for parse in (parse_omegas, parse_seeds):
+        with contextlib.suppress(MaldropError):
+            assert parse(text)
+
+
+def test_errors_in_omegas_count_from_the_start() -> None:
+    with pytest.raises(UsageError, match="at character 8, 'x'"):
+        parse_omegas("0.1,1..x")
 
 
 @given(st.integers(0, 4096), st.integers(0, 4096), st.integers(2, 50))

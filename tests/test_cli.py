@@ -72,9 +72,9 @@ def test_compare_reuses_finished_runs_and_says_so(maldrop: Run) -> None:
     again = maldrop(*command)
     assert again.out == first.out
     assert again.err.count("\n") == 1
-    assert "4 of 4 runs were already finished" in again.err
+    assert "4 of 4 runs already finished" in again.err
     more = maldrop(*command, "--seeds", "3")
-    assert "4 of 6 runs were already finished" in more.err
+    assert "4 of 6 runs already finished" in more.err
     fresh = maldrop(*command, "--fresh")
     assert "already finished" not in fresh.err
     assert "too few seeds" in fresh.out
@@ -119,8 +119,7 @@ def test_timeit(maldrop: Run) -> None:
         "timeit", *TINY, "--rounds", "3", "--batch-size", "4", "--naive", "--csv", "t.csv", "--json", "t.json"
     )
     assert result.code == 0, result.err
-    assert "section 5.1.1 beside ours" in result.out
-    assert "28,125" in result.out
+    assert "The paper's table (section 5.1.1) is of its CNN on MNIST" in result.out
     table = rows("t.csv")
     names = ["none", "vanilla", "heuristic", "heuristic-loop", "single", "single-naive", "random"]
     assert [row["subject"] for row in table] == names
@@ -157,7 +156,33 @@ def test_markdown(maldrop: Run) -> None:
 def test_moving_the_data_or_the_runs_keeps_the_results(maldrop: Run) -> None:
     maldrop("train", *QUICK, "--out", "a")
     Path("a").rename("b")
-    assert "1 of 1 runs were already finished in b" in maldrop("train", *QUICK, "--out", "b").err
+    assert "1 of 1 run already finished in b" in maldrop("train", *QUICK, "--out", "b").err
+
+
+def test_without_vanilla_the_first_arm_is_the_baseline(maldrop: Run) -> None:
+    result = maldrop("compare", *QUICK, "--dropout", "none,maldrop", "--seeds", "1")
+    assert "Against none, paired by seed" in result.out
+
+
+def test_fresh_runs_that_are_stopped_leave_the_old_ones(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    maldrop("train", *QUICK)
+
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "_train_epoch", stop)
+    result = maldrop("train", *QUICK, "--fresh")
+    assert result.code == 130
+    assert "1 of 1 run already finished" in maldrop("train", *QUICK).err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_knows_no_greek_gets_its_table(encoding: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "maldrop_cli", "compare", *QUICK, "--seeds", "1", "-q"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"Against vanilla" in done.stdout
 
 
 def test_the_preset(maldrop: Run) -> None:
@@ -195,7 +220,10 @@ USAGE = [
     (("train", *TINY, "--rho", "-1"), "0 to 256"),
     (("train", *TINY, "--rho", "1,2"), "takes one"),
     (("sweep", *TINY, "--rho", "0..4o96"), "at character 5, 'o'"),
-    (("train", "--epochs", "0"), "--epochs: 0 is below 1"),
+    (("train", "--epochs", "0"), "--epochs: 0 is not a whole number from 1"),
+    (("train", "--batch-size", "99999999999999999999"), "--batch-size"),
+    (("train", "--threads", "1000000000000"), "--threads"),
+    (("train", *TINY, "--shape", "1x1x1"), "more than one pixel"),
     (("train", "--lr", "fast"), "--lr"),
     (("train", "--lr", "nan"), "--lr"),
     (("train", "--omega", "big"), "--omega"),
@@ -265,7 +293,9 @@ def test_a_diverged_run_is_shown_recorded_and_exit_1(maldrop: Run) -> None:
     result = maldrop("compare", *QUICK, "--seeds", "1", "--dropout", "none,maldrop", "--lr", "1e30", "--csv", "c.csv")
     assert result.code == 1
     assert "0 of 1" in result.out
-    assert result.err.splitlines()[-1].startswith("maldrop: 2 of 2 runs did not finish: none, seed 0: diverged")
+    assert result.err.splitlines()[-1].startswith(
+        "maldrop: 2 of 2 runs did not finish: none, seed 0: diverged (the training loss"
+    )
     assert [row["n_failed"] for row in rows("c.csv")] == ["1", "1"]
 
 
@@ -280,7 +310,7 @@ def test_one_failed_run_does_not_take_the_others_along(maldrop: Run, monkeypatch
     monkeypatch.setattr(engine, "train_one", fail_once)
     result = maldrop("compare", *QUICK, "--dropout", "none,vanilla", "--seeds", "3", "--csv", "c.csv")
     assert result.code == 1
-    assert "none, seed 1: failed, RuntimeError: CUDA out of memory" in result.err
+    assert "none, seed 1: failed (RuntimeError: CUDA out of memory)" in result.err
     assert [(row["n_seeds"], row["n_failed"]) for row in rows("c.csv")] == [("2", "1"), ("2", "1")]
 
 

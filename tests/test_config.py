@@ -136,7 +136,7 @@ def test_omega_words_and_numbers() -> None:
 
 def test_the_preset_yields_to_flags_given_by_hand() -> None:
     config = apply_preset(Preset.PAPER, replace(BASE, lr=0.5, epochs=2), {"epochs"})
-    assert (config.lr, config.momentum, config.batch_size, config.epochs) == (0.001, 0.0, 64, 2)
+    assert (config.lr, config.momentum, config.batch_size, config.epochs) == (0.0015, 0.0, 64, 2)
 
 
 def test_the_preset_depends_on_data_and_model() -> None:

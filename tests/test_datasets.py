@@ -228,6 +228,10 @@ def test_imagefolder_errors_name_the_place(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(MaldropError, match=r"cat/1.png is no readable image"):
         load(config, tmp_path / "good")
+    (tmp_path / "good" / "train" / "ant").mkdir()  # would be a third class that no digest knows of
+    with pytest.raises(MaldropError, match=r"no images in .*ant"):
+        load(config, tmp_path / "good")
+    (tmp_path / "good" / "train" / "ant").rmdir()
     (tmp_path / "good" / "val" / "bird").mkdir()
     with pytest.raises(MaldropError, match="bird is a class that"):
         load(config, tmp_path / "good")

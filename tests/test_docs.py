@@ -23,8 +23,9 @@ def command_lines() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         text = re.sub(r"\\\n\s*", "", page.read_text())
+        blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
         spans = [
-            *re.findall(r"^(?:\$ )?(maldrop [a-z].*)$", text, re.MULTILINE),
+            *re.findall(r"^(?:\$ )?(maldrop [a-z].*)$", blocks, re.MULTILINE),
             *re.findall(r"`(maldrop [a-z][^`]*)`", text),
         ]
         found += [(page.name, span.split(" #")[0].strip()) for span in spans]

@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from maldrop_cli import engine
-from maldrop_cli.config import DataConfig, Dataset, Dropout, Granularity, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.config import (
+    DataConfig,
+    Dataset,
+    Dropout,
+    Granularity,
+    Model,
+    RunConfig,
+    Schedule,
+    Selector,
+    UsageError,
+)
 from maldrop_cli.datasets import ImageData
 from maldrop_cli.devices import resolve_device
 from maldrop_cli.dropout import SCHEDULES
@@ -103,7 +113,7 @@ def test_arms_of_one_seed_start_alike_and_see_the_same_batches(
         batches[dropout] = seen
     for dropout in Dropout:
         assert torch.equal(weights[dropout], weights[Dropout.NONE])
-        assert len(batches[dropout]) == len(batches[Dropout.NONE]) == 2 * (8 + 1)
+        assert len(batches[dropout]) == len(batches[Dropout.NONE]) == 2 * (8 + 2)
         assert all(map(torch.equal, batches[dropout], batches[Dropout.NONE]))
 
 
@@ -181,7 +191,7 @@ def test_evaluation_counts_by_hand() -> None:
             return logits[: len(images)]
 
     split = Split(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6))
-    loss, top1, top5 = engine.evaluate(Fixed(), Normalise((0.0,), (1.0,)), split)  # type: ignore[arg-type]
+    loss, top1, top5 = engine.evaluate(Fixed(), Normalise((0.0,), (1.0,)), split, 6)  # type: ignore[arg-type]
     assert top1 == pytest.approx(200 / 6)
     assert top5 == pytest.approx(500 / 6)
     assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, split.labels)))
@@ -200,6 +210,28 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny: ImageData) -> None:
     assert "not finite" in record.reason
     assert len(record.epochs) < 5
     assert record.epochs[-1].train_loss is None
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_too(
+    tiny: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "evaluate", lambda *args: (math.inf, 10.0, 50.0))
+    record = train(BASE, tiny)
+    assert (record.status, len(record.epochs), record.epochs[0].val_loss) == (Status.DIVERGED, 1, None)
+    assert "validation loss" in record.reason
+
+
+def test_evaluation_does_not_depend_on_its_batches(tiny: ImageData) -> None:
+    model, normalise = build_model(BASE, tiny.shape, 3), Normalise(tiny.mean, tiny.std)
+    whole = engine.evaluate(model, normalise, tiny.val, 30)
+    assert engine.evaluate(model, normalise, tiny.val, 7) == pytest.approx(whole, rel=1e-6)
+
+
+def test_deterministic_vgg16_on_cuda_is_refused() -> None:
+    config = replace(BASE, model=Model.VGG16, deterministic=True)
+    engine.check_deterministic(config, CPU)
+    with pytest.raises(UsageError, match="deterministic"):
+        engine.check_deterministic(config, torch.device("cuda:0"))
 
 
 def test_a_run_that_raises_is_a_record(tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from maldrop_cli.config import Dropout, MaldropError, RunConfig, Schedule
+from maldrop_cli.config import Dropout, Granularity, MaldropError, Model, RunConfig, Schedule, Selector
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import (
     arm_rows,
@@ -23,7 +23,7 @@ from maldrop_cli.render.runs import (
     verdict_table,
 )
 from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_files
-from maldrop_cli.render.timings import paper_table, timing_rows, timing_table
+from maldrop_cli.render.timings import paper_table, tables, timing_rows, timing_table
 from maldrop_cli.results.arms import group, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import compare
 from maldrop_cli.results.records import EpochRow, RunRecord, Status
@@ -80,7 +80,7 @@ Against vanilla p=0.5, paired by seed, epoch 2
 
 dropout            Δ top-1, points (95 %, uncorrected)    p (Holm)  verdict
 ---------------  -------------------------------------  ----------  --------------------------------------------
-none                                       +0.50 ±1.24       0.225  inconclusive; about 4 more seeds would decide
+none                                       +0.50 ±1.24       0.225  inconclusive; about 6 more seeds would decide
 maldrop rho=256                            +5.17 ±0.72       0.002  better
 
 better, worse: Holm-corrected p below 0.05; equivalent: within ±0.5 points (two one-sided t-tests)."""
@@ -122,7 +122,7 @@ def test_a_run_that_failed_is_counted_and_left_out_of_the_means() -> None:
     assert row["verdict"] == "too few seeds"
     text = to_text([arm_table(comparison, "T"), report_table([broken], long=False)], "plain")
     assert "2 of 3" in text
-    assert "maldrop rho=256, seed 1: failed, RuntimeError: no memory" in text
+    assert "maldrop rho=256, seed 1: failed (RuntimeError: no memory)" in text
 
 
 def test_only_common_seeds_are_paired() -> None:
@@ -149,11 +149,45 @@ def test_marked_epochs() -> None:
     assert [marked_epochs(n) for n in (1, 2, 3, 10)] == [[1], [1, 2], [1, 2, 3], [1, 5, 10]]
 
 
+def test_times_of_different_machines_are_not_compared() -> None:
+    fast = [record("none", seed) for seed in (0, 1)]
+    slow = [record("maldrop", 0), record("maldrop", 1, environment=ENVIRONMENT | {"threads": 1})]
+    [arm], [reference] = group(slow), group(fast)
+    assert time_ratio(arm, reference) == pytest.approx(1.1)  # of seed 0 alone
+    [arm] = group(slow[1:])
+    assert math.isnan(time_ratio(arm, reference))
+    rows = arm_rows(compare(group([*fast, *slow]), Dropout.NONE, 0.5))
+    assert [row["threads"] for row in rows] == [2, "mixed"]
+
+
+def test_settings_off_their_defaults_are_in_the_name() -> None:
+    from maldrop_cli.render.runs import name
+
+    base = RunConfig()
+    for changes, expected in (
+        ({}, "maldrop rho=256"),
+        ({"omega": "classes"}, "maldrop rho=256 omega=classes"),
+        ({"granularity": Granularity.SAMPLE}, "maldrop rho=256 sample"),
+        ({"schedule": Schedule.PERIODIC, "period": 2}, "maldrop periodic period=2 rho=256"),
+        ({"selector": Selector.SINGLE, "omega": 0.5}, "maldrop rho=256 single"),
+        ({"dropout": Dropout.RANDOM, "omega": 0.5}, "random rho=256"),
+    ):
+        assert name(replace(base, **changes)) == expected
+
+
+def test_rows_tell_all_settings_apart() -> None:
+    base = RunConfig(schedule=Schedule.PERIODIC)
+    for changes in ({"period": 2}, {"depth": 1}, {"omega": 0.5}, {"deterministic": True}, {"weight_decay": 0.1}):
+        other = replace(base, **changes)
+        one, two = (run_rows([RunRecord(run_id="x", config=config)])[0] for config in (base, other))
+        assert one != two, changes
+
+
 def test_machines_that_differ_are_said() -> None:
     mixed = [RECORDS[0], replace(RECORDS[1], environment=ENVIRONMENT | {"device_name": "GPU"})]
     from maldrop_cli.render.runs import machine_line
 
-    assert "times do not compare" in machine_line(mixed)
+    assert "different machines" in machine_line(mixed)
     assert machine_line(RECORDS) == "Trained on cpu, 2 CPU threads, torch 2.99."
 
 
@@ -272,25 +306,43 @@ TIMINGS = [
 
 
 def test_timings() -> None:
-    rows = timing_rows(TIMINGS, {"device": "cpu"})
+    rows = timing_rows(TIMINGS, RunConfig(), ENVIRONMENT)
     assert [row["subject"] for row in rows] == ["none", "vanilla", "heuristic", "heuristic-loop"]
     assert rows[0]["median_ms"] == 10.0
     assert rows[2]["ratio_vs_none"] == pytest.approx(1.1)
     assert rows[3]["ratio_vs_vanilla"] == pytest.approx(50)
     text = to_text([timing_table(rows, "T", [])], "plain")
     assert "mask as the fast form's %" in text
-    without = to_text([timing_table(timing_rows(TIMINGS[:3], {}), "T", [])], "plain")
+    without = to_text([timing_table(timing_rows(TIMINGS[:3], RunConfig(), ENVIRONMENT), "T", [])], "plain")
     assert "mask as the fast form's %" not in without
 
 
 def test_the_papers_table_beside_ours() -> None:
     """Batch 64: 938 steps an epoch, 9,380 in ten; a median step of 10 ms is 93.8 s."""
-    rows = lines(to_text([paper_table(timing_rows(TIMINGS, {}), 64)], "plain"))
+    rows = lines(to_text([paper_table(timing_rows(TIMINGS, RunConfig(), ENVIRONMENT), 64)], "plain"))
     assert [line.split()[-5:] for line in rows if "heuristic" in line or ": none" in line] == [
         ["none", "77", "94", "1.00", "1.00"],
         ["heuristic", "184", "103", "2.39", "1.10"],
         ["heuristic-loop", "28,125", "9,380", "365.26", "100.00"],
     ]
+
+
+def test_the_papers_table_is_shown_beside_its_own_shapes_only() -> None:
+    rows = timing_rows(TIMINGS, RunConfig(), ENVIRONMENT)
+
+    def titles(config: RunConfig, shape: tuple[int, int, int], naive: bool) -> list[str]:
+        return [table.title[:10] for table in tables(rows, config, shape, ENVIRONMENT, naive=naive)]
+
+    assert titles(RunConfig(), (1, 32, 32), True) == ["A training", "Ten epochs"]
+    for config, shape, naive in (
+        (RunConfig(), (1, 32, 32), False),
+        (RunConfig(), (3, 32, 32), True),
+        (RunConfig(depth=1), (1, 32, 32), True),
+        (RunConfig(model=Model.VGG16), (1, 32, 32), True),
+    ):
+        assert titles(config, shape, naive) == ["A training"]
+    [table] = tables(rows, RunConfig(), (3, 32, 32), ENVIRONMENT, naive=True)
+    assert "section 5.1.1" in table.notes[-1]
 
 
 def test_plain_progress_is_a_line_an_epoch_with_the_time_left() -> None:

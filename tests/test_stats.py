@@ -106,33 +106,60 @@ def test_arms_with_too_few_seeds_do_not_correct_the_others() -> None:
     assert alone.p_holm == alone.p
 
 
-def test_no_spread() -> None:
-    zero, same, within = compare_arms([[0.0] * 3, [2.0] * 3, [-2.0] * 3], margin=0.5)
-    assert zero.outcome is Outcome.EQUIVALENT
-    assert same.outcome is Outcome.BETTER
-    assert within.outcome is Outcome.WORSE
+def test_without_spread_nothing_is_claimed() -> None:
+    """Three equal differences are no rarity where accuracy comes in steps of one image in 360; no t-test applies."""
+    image = 100 / 360
+    rounded = [97.5 - 97.22222222222223, 98.05555555555556 - 97.77777777777777, image]
+    assert len(set(rounded)) > 1
+    arms = compare_arms([[image] * 3, rounded, [0.0] * 3, [1.0, 1.5, 3.0, 1.0]], margin=0.5)
+    assert [each.outcome for each in arms] == [
+        Outcome.INCONCLUSIVE,
+        Outcome.INCONCLUSIVE,
+        Outcome.EQUIVALENT,  # identical runs
+        Outcome.BETTER,
+    ]
+    assert all(math.isnan(each.p) for each in arms[:3])
+    assert arms[3].p_holm == arms[3].p  # the others do not enter Holm's count
 
 
-def test_more_seeds_would_decide_as_said() -> None:
-    """At the number named, with the same mean and deviation, a test decides; one fewer does not."""
+def test_the_seeds_named_decide_when_the_test_is_run_again() -> None:
+    """Differences of the same mean and deviation, as many as named: every arm is decided; with one fewer, not all."""
+
+    def stretched(n: int, mean: float, deviation: float) -> list[float]:
+        values = np.linspace(-1, 1, n)
+        return list(mean + deviation * values / values.std(ddof=1))
+
+    shapes = [(0.8, 1.5), (0.9, 1.5), (0.7, 1.5)]
+    arms = compare_arms([stretched(4, *shape) for shape in shapes], margin=0.01)
+    for index, arm in enumerate(arms):
+        assert arm.outcome is Outcome.INCONCLUSIVE
+        assert arm.more_seeds is not None
+        again = compare_arms([stretched(4 + arm.more_seeds, *shape) for shape in shapes], margin=0.01)
+        assert again[index].outcome is Outcome.BETTER
+    hardest = max(arm.more_seeds or 0 for arm in arms)
+    fewer = compare_arms([stretched(4 + hardest - 1, *shape) for shape in shapes], margin=0.01)
+    assert [arm.outcome for arm in fewer].count(Outcome.INCONCLUSIVE) <= 1  # Holm is milder than reckoned with
+
+
+def test_one_arm_is_decided_exactly_at_the_number_named() -> None:
     mean, deviation, n = 0.8, 1.5, 4
-    more = seeds_to_decide(mean, deviation, n, margin=0.5, factor=2.0)
+    more = seeds_to_decide(mean, deviation, n, margin=0.01, tests=1)
     assert more is not None
 
     def p(total: int) -> float:
-        return float(2 * 2 * scipy_stats.t.sf(mean / (deviation / math.sqrt(total)), total - 1))
+        return float(2 * scipy_stats.t.sf(mean / (deviation / math.sqrt(total)), total - 1))
 
     assert p(n + more) < 0.05 <= p(n + more - 1)
 
 
 def test_more_seeds_may_show_equivalence() -> None:
-    more = seeds_to_decide(0.0, 1.0, 3, margin=0.5, factor=1.0)
+    more = seeds_to_decide(0.0, 1.0, 3, margin=0.5, tests=1)
     assert more is not None
     assert 8 < more < 15  # t(0.95, n-1) / sqrt(n) < 0.5 first holds at n = 13
 
 
 def test_no_number_of_seeds_decides_at_the_margin_itself() -> None:
-    assert seeds_to_decide(0.001, 5.0, FEWEST_SEEDS, margin=0.001, factor=1.0) is None
+    assert seeds_to_decide(0.001, 5.0, FEWEST_SEEDS, margin=0.001, tests=1) is None
 
 
 def test_ratio_interval() -> None:

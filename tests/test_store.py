@@ -66,18 +66,47 @@ def test_a_damaged_result_is_said_and_counts_as_unfinished(damage: bytes, tmp_pa
     (tmp_path / "abc" / "result.json").write_bytes(damage)
     assert store.load("abc") == replace(RECORD, epochs=(row(1),))
     assert len(warnings) == 1
-    assert "result.json is damaged" in warnings[0]
+    assert "result.json is left out" in warnings[0]
     (tmp_path / "abc" / "config.json").write_bytes(damage)
     assert store.load("abc") is None
 
 
-def test_starting_over_removes_the_old_result(tmp_path: Path) -> None:
+def test_starting_over_keeps_the_old_result_until_there_is_a_new_one(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.start(RECORD)
     store.append("abc", row(1))
     store.finish(DONE)
     store.start(RECORD)
+    store.append("abc", replace(row(1), val_top1=1.0))
+    assert store.load("abc") == DONE
+    store.finish(replace(DONE, epochs=(row(1),)))
+    assert store.load("abc") == replace(DONE, epochs=(row(1),))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("val_top1", "abc"), ("epoch", None), ("train_loss", []), ("train_seconds", {})]
+)
+def test_a_value_of_the_wrong_type_is_damage(field: str, value: object, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    store.start(RECORD)
+    store.finish(DONE)
+    path = tmp_path / "abc" / "result.json"
+    content = json.loads(path.read_text())
+    content["epochs"][0][field] = value
+    path.write_text(json.dumps(content))
     assert store.load("abc") == RECORD
+    assert len(warnings) == 1
+
+
+def test_another_schema_is_left_out_and_said(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    store.start(RECORD)
+    path = tmp_path / "abc" / "config.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    assert store.load("abc") is None
+    assert "its schema is 99" in warnings[0]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

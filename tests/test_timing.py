@@ -101,8 +101,8 @@ def test_a_step_trains() -> None:
 
 
 @pytest.mark.parametrize("granularity", Granularity)
-def test_naive_forms_give_the_same_masks(granularity: Granularity, device: torch.device) -> None:
-    agreement = mask_agreement(replace(BASE, granularity=granularity), SHAPE, CLASSES, device, list(Selector))
+def test_naive_forms_give_the_same_masks(granularity: Granularity) -> None:
+    agreement = mask_agreement(replace(BASE, granularity=granularity), SHAPE, CLASSES, list(Selector))
     assert agreement == {"heuristic-loop": 100.0, "single-naive": 100.0}
 
 

@@ -36,7 +36,8 @@ def compare(
     selector: SelectorOption = "heuristic",
     seeds: Annotated[str, typer.Option(help="A count; a list or a range names them.", rich_help_panel=_PANEL)] = "3",
     baseline: Annotated[
-        str, typer.Option(help="The arm that the others are tested against.", rich_help_panel=_PANEL)
+        str,
+        typer.Option(help="The arm that the others are tested against; without it, the first.", rich_help_panel=_PANEL),
     ] = "vanilla",
     margin: Annotated[
         float,
@@ -47,27 +48,18 @@ def compare(
     import math
     from dataclasses import replace
 
-    from maldrop_cli.cli.session import Session, base_config, parse_names, width_of
+    from maldrop_cli.cli.settings import base_config, check_output, parse_names
     from maldrop_cli.config import Dropout, Schedule, Selector, UsageError, parse_name, parse_omega
-    from maldrop_cli.render.runs import (
-        arm_rows,
-        arm_table,
-        failures,
-        machine_line,
-        settings_line,
-        verdict_table,
-    )
-    from maldrop_cli.render.tables import plural
-    from maldrop_cli.results.arms import group
-    from maldrop_cli.results.comparison import compare as compare_arms
-    from maldrop_cli.sweep.axes import parse_count, parse_seeds
+    from maldrop_cli.sweep.axes import parse_seeds, parse_single
     from maldrop_cli.sweep.plan import arms, over_seeds
 
-    session = Session.of(subject, training, device, output)
+    check_output(output)
     dropouts = parse_names(Dropout, dropout, "--dropout")
     against = parse_name(Dropout, baseline, "--baseline")
-    if against not in dropouts and "baseline" in given.names:
-        raise UsageError(f"--baseline: {against} is not among --dropout {','.join(dropouts)}")
+    if against not in dropouts:
+        if "baseline" in given.names:
+            raise UsageError(f"--baseline: {against} is not among --dropout {','.join(dropouts)}")
+        against = dropouts[0]
     if not (math.isfinite(margin) and margin > 0):
         raise UsageError(f"--margin: {margin} is not a number above 0")
     config = replace(
@@ -76,10 +68,17 @@ def compare(
         omega=parse_omega(omega),
         selector=parse_name(Selector, selector, "--selector"),
     )
-    named_seeds = parse_seeds(seeds)
-    config = replace(config, rho=parse_count(rho, width_of(config, subject), "--rho"))
-    planned = arms(config, dropouts)
-    records = session.carry_out(over_seeds(planned, named_seeds, rotate=True))
+    named_seeds, wanted = parse_seeds(seeds), parse_single(rho, "--rho")
+
+    from maldrop_cli.cli.session import Session, width_of
+    from maldrop_cli.render.runs import arm_rows, arm_table, failures, machine_line, settings_line, verdict_table
+    from maldrop_cli.render.tables import plural
+    from maldrop_cli.results.arms import group
+    from maldrop_cli.results.comparison import compare as compare_arms
+
+    session = Session(subject, training, device, output)
+    config = replace(config, rho=wanted.count(width_of(config, subject), "--rho"))
+    records = session.carry_out(over_seeds(arms(config, dropouts), named_seeds, rotate=True))
 
     by_dropout = {arm.config.dropout: arm for arm in group(records)}
     comparison = compare_arms([by_dropout[each] for each in dropouts], against, margin)
@@ -89,7 +88,7 @@ def compare(
         *failures(records),
     ]
     tables = [arm_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)]
-    if comparison.baseline and len(dropouts) > 1:
+    if len(dropouts) > 1:
         tables.append(verdict_table(comparison))
     session.present(tables, arm_rows(comparison))
     session.conclude(records)

@@ -83,7 +83,7 @@ class DeviceOptions:
     """Where it runs."""
 
     device: Annotated[str, _machine(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
-    threads: Annotated[int | None, _machine(min=1, help="CPU threads; the default is torch's.")] = None
+    threads: Annotated[int | None, _machine(min=1, max=1024, help="CPU threads; the default is torch's.")] = None
 
 
 @dataclass(frozen=True)

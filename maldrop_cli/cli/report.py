@@ -17,27 +17,26 @@ def report(
     dropout: Annotated[str | None, typer.Option("--dropout", "--dropouts", help="Only these variants.")] = None,
 ) -> None:
     """Print stored runs, finished or not."""
-    import sys
+    from maldrop_cli.cli.settings import check_output, parse_names
+    from maldrop_cli.config import Dropout, MaldropError
+
+    check_output(output)
+    wanted = parse_names(Dropout, dropout, "--dropout") if dropout else list(Dropout)
 
     from rich.console import Console
 
-    from maldrop_cli.cli.session import check_output, parse_names
-    from maldrop_cli.config import Dropout, MaldropError
+    from maldrop_cli.cli.session import present
+    from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.runs import epoch_rows, report_table, run_rows
-    from maldrop_cli.render.tables import show, write_files
     from maldrop_cli.results.store import Store
 
-    check_output(output)
-    wanted = parse_names(Dropout, dropout, "--dropout") if dropout else None
-    errors = Console(stderr=True)
+    warn = Reporter(Console(stderr=True)).warn
     records = []
     for folder in folders:
         if not folder.is_dir():
             raise MaldropError(f"{folder} is no folder of runs")
-        store = Store(folder, lambda message: errors.print(f"maldrop: {message}", highlight=False, markup=False))
-        records += [run for run in store.scan() if wanted is None or run.config.dropout in wanted]
+        records += [run for run in Store(folder, warn).scan() if run.config.dropout in wanted]
     if not records:
         raise MaldropError(f"no runs in {', '.join(map(str, folders))}; `maldrop train --out DIR` makes one")
     records.sort(key=lambda run: (str(run.config.identity() | {"seed": 0}), run.config.seed))
-    show([report_table(records, long)], output.format, Console(file=sys.stdout))
-    write_files(epoch_rows(records) if long else run_rows(records), output.csv, output.json)
+    present([report_table(records, long)], epoch_rows(records) if long else run_rows(records), output)

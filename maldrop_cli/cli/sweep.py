@@ -51,30 +51,31 @@ def sweep(
     """Train a grid over rho, schedule, omega and dropout: one row a point, the best and the worst marked."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.session import Session, base_config, parse_names, width_of
+    from maldrop_cli.cli.settings import base_config, check_output, parse_names
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name
+    from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, to_counts
+    from maldrop_cli.sweep.plan import grid, over_seeds, with_references
+
+    check_output(output)
+    dropouts = parse_names(Dropout, dropout, "--dropout")
+    schedules = parse_names(Schedule, schedule, "--schedule")
+    omegas, named_seeds, quantities = parse_omegas(omega), parse_seeds(seeds), parse_axis(rho, "--rho")
+    config = base_config(subject, training, given)
+    config = replace(config, selector=parse_name(Selector, selector, "--selector"))
+
+    from maldrop_cli.cli.session import Session, width_of
     from maldrop_cli.render.runs import arm_rows, failures, machine_line, settings_line, sweep_table
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare
-    from maldrop_cli.sweep.axes import parse_counts, parse_omegas, parse_seeds
-    from maldrop_cli.sweep.plan import grid, over_seeds, with_references
 
-    session = Session.of(subject, training, device, output)
-    dropouts = parse_names(Dropout, dropout, "--dropout")
-    schedules = parse_names(Schedule, schedule, "--schedule")
-    omegas, named_seeds = parse_omegas(omega), parse_seeds(seeds)
-    config = base_config(subject, training, given)
-    config = replace(config, selector=parse_name(Selector, selector, "--selector"))
-    rhos = parse_counts(rho, width_of(config, subject), "--rho")
-    config = replace(config, rho=rhos[0])
-    points = with_references(config, grid(config, dropouts, schedules, omegas, rhos))
+    session = Session(subject, training, device, output)
+    rhos = to_counts(quantities, width_of(config, subject), "--rho")
+    points = with_references(replace(config, rho=rhos[0]), grid(config, dropouts, schedules, omegas, rhos))
     records = session.carry_out(over_seeds(points, named_seeds))
 
     comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
+    title = f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}"
     notes = [machine_line(records), *failures(records)]
-    session.present(
-        [sweep_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)],
-        arm_rows(comparison),
-    )
+    session.present([sweep_table(comparison, title, notes)], arm_rows(comparison))
     session.conclude(records)

@@ -42,62 +42,43 @@ def timeit(
 ) -> None:
     """Time a training step with each variant, interleaved; with --naive, beside the paper's per-neuron loops."""
     import os
-    import sys
     from dataclasses import replace
 
-    from rich.console import Console
-
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty,
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported
-    from maldrop_cli import datasets, devices, timing
-    from maldrop_cli.cli.session import check_output, parse_names, subject_config
+    from maldrop_cli.cli.settings import check_output, parse_names, subject_config
     from maldrop_cli.config import Dropout, Selector, parse_omega
-    from maldrop_cli.models import hidden_width
-    from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.tables import plural, show, write_files
-    from maldrop_cli.render.timings import paper_table, timing_rows, timing_table
-    from maldrop_cli.results.records import environment
-    from maldrop_cli.results.timings import Timing
-    from maldrop_cli.sweep.axes import parse_count
+    from maldrop_cli.sweep.axes import parse_single
 
     check_output(output)
     dropouts = parse_names(Dropout, dropout, "--dropout")
     selectors = parse_names(Selector, selector, "--selector")
     config = replace(subject_config(subject), omega=parse_omega(omega))
+    wanted = parse_single(rho, "--rho")
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty,
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported
+    from rich.console import Console
+
+    from maldrop_cli import datasets, devices, timing
+    from maldrop_cli.cli.session import present
+    from maldrop_cli.models import hidden_width
+    from maldrop_cli.render.progress import Reporter
+    from maldrop_cli.render.timings import tables, timing_rows
+    from maldrop_cli.results.records import environment
+    from maldrop_cli.results.timings import Timing
+
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
-    config = replace(config, rho=parse_count(rho, hidden_width(config.model, config.depth, shape), "--rho"))
-
+    config = replace(config, rho=wanted.count(hidden_width(config.model, config.depth, shape), "--rho"))
     with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
         subjects = timing.subjects(config, dropouts, selectors, shape, classes, where, naive=naive)
         samples = timing.measure(subjects, where, rounds, tick=reporter.preparing)
         peaks = {each.name: timing.peak_mib(each.step, where) for each in subjects if not each.naive}
-        agreement = timing.mask_agreement(config, shape, classes, where, selectors) if naive else {}
+        agreement = timing.mask_agreement(config, shape, classes, selectors) if naive else {}
 
     timings = [
         Timing(each.name, samples[each.name], peaks.get(each.name, float("nan")), agreement.get(each.name))
         for each in subjects
     ]
     machine = environment(str(where), devices.device_name(where), devices.threads())
-    context = {
-        "dataset": str(config.data.dataset),
-        "model": str(config.model),
-        "batch_size": config.batch_size,
-        "rho": config.rho,
-        "granularity": str(config.granularity),
-        **{key: machine[key] for key in ("device", "device_name", "threads", "torch")},
-    }
-    rows = timing_rows(timings, context)
-    title = (
-        f"A training step: {config.data.dataset} shapes, {config.model}, batch {config.batch_size}, rho {config.rho}, "
-        f"granularity {config.granularity}"
-    )
-    notes = [
-        f"{rounds} interleaved samples on {machine['device_name']}, {plural(machine['threads'], 'CPU thread')}, "
-        f"torch {machine['torch']}. IQR: interquartile range. Peak: memory that a step holds beyond the model's own."
-    ]
-    tables = [timing_table(rows, title, notes)]
-    if naive:
-        tables.append(paper_table(rows, config.batch_size))
-    show(tables, output.format, Console(file=sys.stdout))
-    write_files(rows, output.csv, output.json)
+    rows = timing_rows(timings, config, machine)
+    present(tables(rows, config, shape, machine, naive=naive), rows, output)

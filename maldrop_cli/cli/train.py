@@ -37,12 +37,11 @@ def train(
     """Train one network: a table row an epoch, and a record on disk."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.session import Session, base_config, width_of
+    from maldrop_cli.cli.settings import base_config, check_output
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name, parse_omega
-    from maldrop_cli.render.runs import epoch_rows, train_table
-    from maldrop_cli.sweep.axes import parse_count
+    from maldrop_cli.sweep.axes import parse_single
 
-    session = Session.of(subject, training, device, output)
+    check_output(output)
     config = replace(
         base_config(subject, training, given),
         dropout=parse_name(Dropout, dropout, "--dropout"),
@@ -51,7 +50,13 @@ def train(
         selector=parse_name(Selector, selector, "--selector"),
         seed=seed,
     )
-    config = replace(config, rho=parse_count(rho, width_of(config, subject), "--rho"))
+    wanted = parse_single(rho, "--rho")
+
+    from maldrop_cli.cli.session import Session, width_of
+    from maldrop_cli.render.runs import epoch_rows, train_table
+
+    session = Session(subject, training, device, output)
+    config = replace(config, rho=wanted.count(width_of(config, subject), "--rho"))
     records = session.carry_out([config])
     session.present([train_table(records[0])], epoch_rows(records))
     session.conclude(records)

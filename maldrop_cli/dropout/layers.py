@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maldrop_cli.dropout.scores import LastLayer, omega_value
-from maldrop_cli.dropout.selectors import SELECTORS, check_choice, check_rho
+from maldrop_cli.dropout.selectors import SELECTORS, check_choice, check_layer, check_rho
 
 
 class Regulariser(nn.Module):
@@ -68,8 +68,10 @@ class TargetedDropout(Regulariser):
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
         generator: the randomness of the selector ``random``.
 
-    The counts behind the pass rates are buffers: they move, save and load with the module.
-    Raises ValueError for an unknown name or a rho outside 0 to D.
+    The counts behind the pass rates are buffers: they move, save and load with the module. Each forward pass in
+    training mode counts: under activation checkpointing twice, and with several processes on each for itself.
+    Raises ValueError for an unknown name or a rho outside 0 to D; while training, for shapes that do not fit and for
+    labels that are missing.
     """
 
     drops_D: Tensor
@@ -92,7 +94,6 @@ class TargetedDropout(Regulariser):
         self.rho = check_rho(rho, width)
         self.omega = omega_value(omega, width, classes)
         self.selector = selector
-        self.select = SELECTORS[selector]
         self.granularity = granularity
         self.generator = generator
         self.register_buffer("drops_D", torch.zeros(width, dtype=torch.int64))
@@ -101,23 +102,33 @@ class TargetedDropout(Regulariser):
     @property
     def pass_rate_D(self) -> Tensor:
         """p_j^Pass of section 4.2: the share of all training examples that neuron j passed; 1 before training."""
-        return 1.0 - self.drops_D / self.examples.clamp(min=1)
+        return self._pass_rates(torch.get_default_dtype())
+
+    def _pass_rates(self, dtype: torch.dtype) -> Tensor:
+        return 1.0 - self.drops_D.to(dtype) / self.examples.clamp(min=1)
+
+    def select(self, layer: LastLayer) -> Tensor:
+        """Indices of the neurons to drop: drop_NR, or one drop_R for the whole batch."""
+        per_sample = self.granularity == "sample"
+        return SELECTORS[self.selector](layer, check_rho(self.rho, self.width), self.omega, per_sample, self.generator)
 
     def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if not self.training:
-            return hidden_ND, weight_CD * self.pass_rate_D.to(weight_CD.dtype)
-        self.examples += hidden_ND.shape[0]
-        if self.rho == 0:
-            return hidden_ND, weight_CD
-        per_sample = self.granularity == "sample"
-        drop = self.select(layer, check_rho(self.rho, self.width), self.omega, per_sample, self.generator)
-        if per_sample:
-            flat = drop.flatten()
-            self.drops_D.index_add_(0, flat, torch.ones_like(flat))
-            return hidden_ND.scatter(1, drop, 0.0), weight_CD
-        self.drops_D.index_add_(0, drop, torch.full_like(drop, hidden_ND.shape[0]))
-        return hidden_ND, weight_CD.index_fill(1, drop, 0.0)
+            precise = torch.promote_types(weight_CD.dtype, torch.float32)  # a count has more digits than bf16
+            return hidden_ND, weight_CD * self._pass_rates(precise).to(weight_CD.dtype)
+        check_layer(layer, self.selector)
+        if self.rho > 0:
+            drop = self.select(layer)
+            if self.granularity == "sample":
+                flat = drop.flatten()
+                self.drops_D.index_add_(0, flat, torch.ones_like(flat))
+                hidden_ND = hidden_ND.scatter(1, drop, 0.0)
+            else:
+                self.drops_D.index_add_(0, drop, torch.full_like(drop, hidden_ND.shape[0]))
+                weight_CD = weight_CD.index_fill(1, drop, 0.0)
+        self.examples += hidden_ND.shape[0]  # last: a call that raises counts nothing
+        return hidden_ND, weight_CD
 
     def drop_totals(self) -> tuple[int, int]:
         return int(self.drops_D.sum()), int(self.examples) * self.width

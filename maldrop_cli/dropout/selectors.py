@@ -44,6 +44,19 @@ def check_rho(rho: int, width: int) -> int:
     return count
 
 
+def check_layer(layer: LastLayer, selector: str) -> None:
+    """Raise ValueError unless the shapes fit and the labels that ``selector`` needs are there."""
+    hidden_ND, weight_CD, _, labels_N = layer
+    if hidden_ND.ndim != 2 or weight_CD.ndim != 2 or hidden_ND.shape[1] != weight_CD.shape[1]:
+        raise ValueError(
+            f"hidden is {tuple(hidden_ND.shape)} and weight {tuple(weight_CD.shape)}; they must be (N, D) and (C, D)"
+        )
+    if labels_N is None and selector in NEEDS_LABELS:
+        raise ValueError(f"the selector {selector!r} needs labels")
+    if labels_N is not None and labels_N.shape != hidden_ND.shape[:1]:
+        raise ValueError(f"labels are {tuple(labels_N.shape)}; {hidden_ND.shape[0]} examples need as many labels")
+
+
 def keep_mask(
     hidden_ND: Tensor,
     weight_CD: Tensor,
@@ -72,17 +85,10 @@ def keep_mask(
         ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing.
         TypeError: rho not a whole number.
     """
-    if hidden_ND.ndim != 2 or weight_CD.ndim != 2 or hidden_ND.shape[1] != weight_CD.shape[1]:
-        raise ValueError(
-            f"hidden is {tuple(hidden_ND.shape)} and weight {tuple(weight_CD.shape)}; they must be (N, D) and (C, D)"
-        )
     check_choice(selector, granularity)
-    if labels_N is None and selector in NEEDS_LABELS:
-        raise ValueError(f"the selector {selector!r} needs labels")
-    if labels_N is not None and labels_N.shape != hidden_ND.shape[:1]:
-        raise ValueError(f"labels are {tuple(labels_N.shape)}; {hidden_ND.shape[0]} examples need as many labels")
-    classes, width = weight_CD.shape
     layer = LastLayer(hidden_ND, weight_CD, bias_C, labels_N)
+    check_layer(layer, selector)
+    classes, width = weight_CD.shape
     per_sample = granularity == "sample"
     drop = SELECTORS[selector](layer, check_rho(rho, width), omega_value(omega, width, classes), per_sample, generator)
     keep = torch.ones(hidden_ND.shape, dtype=torch.bool, device=hidden_ND.device)

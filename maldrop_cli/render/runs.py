@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from maldrop_cli.config import Dropout, RunConfig, Schedule, Selector
+from maldrop_cli.config import Dropout, Granularity, Model, RunConfig, Schedule, Selector
 from maldrop_cli.render.tables import Column, Table, duration, number, plural, plus_minus
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
 from maldrop_cli.results.records import EpochRow, RunRecord, Status
 from maldrop_cli.results.stats import Difference, Outcome
 
+MACHINE = ("device", "device_name", "threads", "torch")
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
 
 
@@ -32,6 +33,22 @@ def identity(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def settings(config: RunConfig) -> dict[str, Any]:
+    """The other columns that tell runs apart; empty where a setting has no effect."""
+    effective = config.identity()
+    data = effective["data"]
+    shape = data.get("shape")
+    return {
+        "epochs": config.epochs,
+        **{key: effective.get(key) for key in ("batch_size", "lr", "momentum", "weight_decay", "period", "depth")},
+        "image_size": data["image_size"],
+        "shape": "x".join(map(str, shape)) if shape else None,
+        "classes": data.get("classes"),
+        "images": data.get("images"),
+        "deterministic": config.deterministic,
+    }
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -45,36 +62,36 @@ def name(config: RunConfig) -> str:
     words = [str(config.dropout)]
     if config.schedule is not Schedule.STANDARD:
         words.append(str(config.schedule))
+    if config.schedule is Schedule.PERIODIC:
+        words.append(f"period={config.period}")
     words.append(f"rho={config.rho}")
     if config.dropout is Dropout.MALDROP and config.selector is not Selector.HEURISTIC:
         words.append(str(config.selector))
+    elif config.dropout is Dropout.MALDROP and config.omega != "paper":
+        words.append(f"omega={config.omega}")
+    if config.granularity is not Granularity.BATCH:
+        words.append(str(config.granularity))
     return " ".join(words)
 
 
 def settings_line(config: RunConfig) -> str:
     """What all arms of a table share, in a line."""
     size = f" {config.data.image_size}px" if config.data.image_size else ""
+    depth = f" depth {config.depth}" if config.model is Model.CNN and config.depth != RunConfig.depth else ""
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
     return (
-        f"{config.data.dataset}{size}, {config.model}, {plural(config.epochs, 'epoch')}, "
+        f"{config.data.dataset}{size}, {config.model}{depth}, {plural(config.epochs, 'epoch')}, "
         f"SGD lr {config.lr:g}, momentum {config.momentum:g}, batch {config.batch_size}{decay}"
     )
 
 
 def machine_line(records: Sequence[RunRecord]) -> str:
     """The machines that trained these runs."""
-    machines = {
-        (
-            run.environment.get("device_name", "?"),
-            run.environment.get("threads", "?"),
-            run.environment.get("torch", "?"),
-        )
-        for run in records
-    }
-    if len(machines) == 1:
-        [(device, threads, torch)] = machines
-        return f"Trained on {device}, {plural(threads, 'CPU thread')}, torch {torch}."
-    return "Trained on different devices, thread counts or torch versions: times do not compare (--fresh trains anew)."
+    if len({run.machine for run in records}) == 1:
+        where = records[0].environment
+        threads = plural(where.get("threads", 0), "CPU thread")
+        return f"Trained on {where.get('device_name', '?')}, {threads}, torch {where.get('torch', '?')}."
+    return "Trained on different machines: times are compared only where they are the same (--fresh trains anew)."
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------
@@ -104,14 +121,9 @@ def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
         **measured,
         "status": str(run.status),
         "reason": run.reason or None,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "lr": config.lr,
-        "momentum": config.momentum,
-        "weight_decay": config.weight_decay,
+        **settings(config),
         "hidden_width": run.hidden_width,
-        "device": run.environment.get("device"),
-        "threads": run.environment.get("threads"),
+        **{key: run.environment.get(key) for key in MACHINE},
         "run_id": run.run_id,
     }
 
@@ -164,7 +176,7 @@ def report_table(records: Sequence[RunRecord], long: bool) -> Table:
 def failures(records: Sequence[RunRecord]) -> list[str]:
     """A line for each run that did not end well."""
     return [
-        f"{name(run.config)}, seed {run.config.seed}: {run.status}, {run.reason}"
+        f"{name(run.config)}, seed {run.config.seed}: {run.status} ({run.reason})"
         for run in records
         if run.status in (Status.FAILED, Status.DIVERGED)
     ]
@@ -198,9 +210,17 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "verdict": str(difference.outcome) if difference else None,
             "more_seeds": difference.more_seeds if difference else None,
             "margin": comparison.margin,
+            **settings(arm.config),
+            **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in MACHINE},
         }
         rows.append(row)
     return rows
+
+
+def _common(values: Iterable[object]) -> object:
+    """The value that all have; ``mixed`` where they differ."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else "mixed"
 
 
 def arm_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
@@ -261,6 +281,8 @@ def _p_value(p: float) -> str:
 def _verdict(difference: Difference) -> str:
     if difference.outcome is not Outcome.INCONCLUSIVE:
         return str(difference.outcome)
+    if math.isnan(difference.p):
+        return "inconclusive; the differences are all equal, so there is no spread to test against"
     if difference.more_seeds is None:
         return "inconclusive; no number of seeds within 1,000 would decide"
     return f"inconclusive; about {plural(difference.more_seeds, 'more seed')} would decide"

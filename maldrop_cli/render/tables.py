@@ -89,7 +89,7 @@ def write_files(rows: Sequence[dict[str, Any]], csv: Path | None, json_path: Pat
         if path is None:
             continue
         try:
-            path.write_text(write(plain))
+            path.write_text(write(plain), encoding="utf-8")
         except OSError as error:
             raise MaldropError(f"can't write {path}: {error.strerror or error}; the runs themselves are kept") from None
 

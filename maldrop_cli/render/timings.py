@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maldrop_cli.render.tables import Column, Table, number
+from maldrop_cli.config import Model, RunConfig
+from maldrop_cli.render.tables import Column, Table, number, plural
 from maldrop_cli.results.timings import Timing
 
 # Section 5.1.1: seconds for ten epochs of MNIST on a Tesla K80, and our subject of the same form.
@@ -17,10 +18,22 @@ PAPER_SECONDS = {
     "heuristic-loop": ("MalDrop, per neuron (the paper's estimate)", 28_125.0),
 }
 PAPER_EPOCHS, PAPER_IMAGES = 10, 60_000
+PAPER_SHAPE = (1, 32, 32)
 
 
-def timing_rows(timings: Sequence[Timing], context: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a subject; ratios are medians of the ratios within each round, with a 95 % bootstrap interval."""
+def timing_rows(timings: Sequence[Timing], config: RunConfig, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a subject; ratios are medians of the ratios within each round, with a 95 % bootstrap interval.
+
+    ``machine``: as :func:`maldrop_cli.results.records.environment` gives it.
+    """
+    context = {
+        "dataset": str(config.data.dataset),
+        "model": str(config.model),
+        "batch_size": config.batch_size,
+        "rho": config.rho,
+        "granularity": str(config.granularity),
+        **{key: machine[key] for key in ("device", "device_name", "threads", "torch")},
+    }
     references = {timing.subject: timing for timing in timings}
     rows = []
     for timing in timings:
@@ -36,6 +49,29 @@ def timing_rows(timings: Sequence[Timing], context: Mapping[str, Any]) -> list[d
         row |= {"peak_mb": timing.peak_mib, "mask_agreement": timing.agreement, **context}
         rows.append(row)
     return rows
+
+
+def tables(
+    rows: Sequence[dict[str, Any]], config: RunConfig, shape: Sequence[int], machine: Mapping[str, Any], *, naive: bool
+) -> list[Table]:
+    """The timings and, with ``naive``, the paper's beside them."""
+    size = "x".join(map(str, shape))
+    title = (
+        f"A training step: {config.data.dataset} shapes ({size}), {config.model}, batch {config.batch_size}, "
+        f"rho {config.rho}, granularity {config.granularity}"
+    )
+    notes = [
+        f"{rows[0]['n_samples']} interleaved samples on {machine['device_name']}, "
+        f"{plural(machine['threads'], 'CPU thread')}, torch {machine['torch']}. IQR: interquartile range. "
+        "Peak: memory that a step holds beyond the model's own."
+    ]
+    comparable = config.model is Model.CNN and config.depth == RunConfig.depth and tuple(shape) == PAPER_SHAPE
+    if naive and not comparable:
+        notes.append(
+            "The paper's table (section 5.1.1) is of its CNN on MNIST: without --dataset, --model and --depth it is shown."
+        )
+    paper = [paper_table(rows, config.batch_size)] if naive and comparable else []
+    return [timing_table(rows, title, notes), *paper]
 
 
 def timing_table(rows: Sequence[dict[str, Any]], title: str, notes: Sequence[str]) -> Table:

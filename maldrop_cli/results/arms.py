@@ -55,11 +55,15 @@ def group(records: Iterable[RunRecord]) -> list[Arm]:
 
 def time_ratio(arm: Arm, reference: Arm | None) -> float:
     """How many times the reference's training time an epoch of ``arm`` takes: the geometric mean, over the seeds that
-    both have, of the ratio of their median epochs; nan without a common seed."""
+    both trained on the same machine, of the ratio of their median epochs; nan without such a seed."""
     if reference is None:
         return math.nan
     mine, theirs = arm.seconds_per_epoch(), reference.seconds_per_epoch()
-    ratios = [mine[seed] / theirs[seed] for seed in sorted(mine.keys() & theirs.keys()) if theirs[seed] > 0]
+    ratios = [
+        mine[seed] / theirs[seed]
+        for seed in sorted(mine.keys() & theirs.keys())
+        if theirs[seed] > 0 and arm.runs[seed].machine == reference.runs[seed].machine
+    ]
     return geometric_mean(ratios) if ratios else math.nan
 
 

@@ -60,6 +60,11 @@ class RunRecord:
         return self.status in (Status.DONE, Status.DIVERGED)
 
     @property
+    def machine(self) -> tuple[object, ...]:
+        """What must be the same for times to compare."""
+        return tuple(self.environment.get(key) for key in ("device_name", "cpu", "threads", "torch"))
+
+    @property
     def train_seconds(self) -> float:
         """Training time of all epochs."""
         return sum(row.train_seconds for row in self.epochs)
@@ -89,8 +94,24 @@ def from_json(stored: dict[str, Any]) -> RunRecord:
 
 
 def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
-    """Epoch rows, each checked to hold the right fields."""
-    return tuple(EpochRow(**row) for row in stored)
+    """Epoch rows; KeyError, TypeError or ValueError where a field is missing or no number."""
+
+    def number(value: Any) -> float | None:
+        return None if value is None else float(value)
+
+    return tuple(
+        EpochRow(
+            epoch=int(row["epoch"]),
+            train_loss=number(row["train_loss"]),
+            val_loss=number(row["val_loss"]),
+            val_top1=float(row["val_top1"]),
+            val_top5=float(row["val_top5"]),
+            train_seconds=float(row["train_seconds"]),
+            rho_mean=number(row["rho_mean"]),
+            drop_rate=float(row["drop_rate"]),
+        )
+        for row in stored
+    )
 
 
 def environment(device: str, device_name: str, threads: int) -> dict[str, Any]:

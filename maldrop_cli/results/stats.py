@@ -12,6 +12,7 @@ from scipy import stats
 
 ALPHA = 0.05
 FEWEST_SEEDS = 3
+NO_SPREAD = 1e-9  # points of accuracy: below it, values differ by rounding alone
 MOST_SEEDS = 1000  # the furthest that `seeds_to_decide` looks
 
 
@@ -72,57 +73,61 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare_arms(differences: Sequence[Sequence[float]], margin: float) -> list[Difference]:
     """A verdict for each arm from its paired differences to the baseline (arm minus baseline, one a seed).
 
-    Two-sided paired t-tests, Holm-corrected over the arms that have at least ``FEWEST_SEEDS`` seeds; where not
-    significant, two one-sided t-tests within +- ``margin``.
+    Two-sided paired t-tests, Holm-corrected over the arms that can be tested; where not significant, two one-sided
+    t-tests within +- ``margin``. An arm with fewer than ``FEWEST_SEEDS`` seeds can't be tested, nor one whose
+    differences are all the same: without spread a t-test would take three equal accuracies for certainty.
     """
-    testable = [index for index, values in enumerate(differences) if len(values) >= FEWEST_SEEDS]
-    p_values = {index: _p_two_sided(differences[index]) for index in testable}
-    corrected = dict(zip(testable, holm([p_values[index] for index in testable]), strict=True))
+    p_values = {index: p for index, values in enumerate(differences) if math.isfinite(p := _p_two_sided(values))}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return [
-        _verdict(values, p_values.get(index, math.nan), corrected.get(index, math.nan), margin)
+        _verdict(values, p_values.get(index, math.nan), corrected.get(index, math.nan), margin, len(p_values))
         for index, values in enumerate(differences)
     ]
 
 
-def _verdict(values: Sequence[float], p: float, p_holm: float, margin: float) -> Difference:
+def _verdict(values: Sequence[float], p: float, p_holm: float, margin: float, tests: int) -> Difference:
     interval = t_interval(values)
     if interval.n < FEWEST_SEEDS:
         return Difference(interval, p, p_holm, Outcome.TOO_FEW)
+    if _without_spread(values):
+        outcome = Outcome.EQUIVALENT if abs(interval.mean) < NO_SPREAD else Outcome.INCONCLUSIVE
+        return Difference(interval, p, p_holm, outcome)
     if p_holm < ALPHA:
         return Difference(interval, p, p_holm, Outcome.BETTER if interval.mean > 0 else Outcome.WORSE)
-    if _p_equivalence(interval.mean, float(np.std(values, ddof=1)), interval.n, margin) < ALPHA:
+    deviation = float(np.std(values, ddof=1))
+    if _p_equivalence(interval.mean, deviation, interval.n, margin) < ALPHA:
         return Difference(interval, p, p_holm, Outcome.EQUIVALENT)
-    factor = p_holm / p if p > 0 else 1.0
-    more = seeds_to_decide(interval.mean, float(np.std(values, ddof=1)), interval.n, margin, factor)
+    more = seeds_to_decide(interval.mean, deviation, interval.n, margin, tests)
     return Difference(interval, p, p_holm, Outcome.INCONCLUSIVE, more)
 
 
+def _without_spread(values: Sequence[float]) -> bool:
+    """Whether all differences are the same but for rounding."""
+    return float(np.ptp(values)) < NO_SPREAD
+
+
 def _p_two_sided(values: Sequence[float]) -> float:
-    """Paired t-test, given the differences. Where all are equal there is no spread to test against: p is 1 at zero,
-    0 elsewhere."""
-    if np.ptp(values) == 0.0:
-        return 1.0 if values[0] == 0.0 else 0.0
+    """Paired t-test, given the differences; nan where they can't be tested."""
+    if len(values) < FEWEST_SEEDS or _without_spread(values):
+        return math.nan
     return float(stats.ttest_1samp(values, 0.0).pvalue)
 
 
 def _p_equivalence(mean: float, deviation: float, n: int, margin: float) -> float:
-    """The larger p of the two one-sided tests of mean > -margin and mean < margin."""
-    if deviation == 0.0:
-        return 0.0 if abs(mean) < margin else 1.0
+    """The larger p of the two one-sided tests of mean > -margin and mean < margin; ``deviation`` is above 0."""
     distance = (margin - abs(mean)) / (deviation / math.sqrt(n))  # the side that is nearer decides
     return float(stats.t.sf(distance, n - 1))
 
 
-def seeds_to_decide(mean: float, deviation: float, n: int, margin: float, factor: float) -> int | None:
-    """How many seeds beyond ``n`` until either test decides, if mean and standard deviation stay what they are.
+def seeds_to_decide(mean: float, deviation: float, n: int, margin: float, tests: int) -> int | None:
+    """How many seeds beyond ``n`` until either test decides, if mean and standard deviation (above 0) stay as they are.
 
-    ``factor`` is what Holm multiplied p by. None beyond ``MOST_SEEDS`` in all.
+    Holm multiplies p by at most the number of ``tests``, which is what is reckoned with. None beyond ``MOST_SEEDS`` in
+    all.
     """
-    if deviation == 0.0:
-        return None
     total = np.arange(n + 1, MOST_SEEDS + 1)
     error = deviation / np.sqrt(total)
-    differs = factor * 2 * stats.t.sf(abs(mean) / error, total - 1) < ALPHA
+    differs = tests * 2 * stats.t.sf(abs(mean) / error, total - 1) < ALPHA
     equivalent = stats.t.sf((margin - abs(mean)) / error, total - 1) < ALPHA
     decided = np.flatnonzero(differs | equivalent)
     return int(total[decided[0]] - n) if decided.size else None

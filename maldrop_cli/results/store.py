@@ -36,17 +36,16 @@ class Store:
             probe.unlink()
 
     def start(self, record: RunRecord) -> None:
-        """Open (or empty) the folder of a run that begins."""
+        """Open the folder of a run that begins. A result of the same run stays until :meth:`finish` replaces it."""
         folder = self.root / record.run_id
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "result.json").unlink(missing_ok=True)
-            (folder / "epochs.jsonl").write_text("")
+            (folder / "epochs.jsonl").write_text("", encoding="utf-8")
             _write_atomically(folder / "config.json", {"schema": SCHEMA, **to_json(record)})
 
     def append(self, run_id: str, row: EpochRow) -> None:
         """Add one epoch to a run under way."""
-        with self._explained(), (self.root / run_id / "epochs.jsonl").open("a") as file:
+        with self._explained(), (self.root / run_id / "epochs.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
 
     def finish(self, record: RunRecord) -> None:
@@ -59,12 +58,14 @@ class Store:
         folder = self.root / run_id
         for name in ("result.json", "config.json"):
             try:
-                stored = json.loads((folder / name).read_text())
+                stored = json.loads((folder / name).read_text(encoding="utf-8"))
+                if stored["schema"] != SCHEMA:
+                    raise ValueError(f"its schema is {stored['schema']}, and this version reads {SCHEMA}")
                 record = from_json(stored)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
-                self.warn(f"{folder / name} is damaged and left out ({type(error).__name__}: {error})")
+                self.warn(f"{folder / name} is left out, as it is damaged or foreign ({type(error).__name__}: {error})")
                 continue
             if name == "result.json":
                 return record
@@ -83,9 +84,9 @@ class Store:
         """The whole lines of ``epochs.jsonl``; a line cut short by a kill ends them."""
         rows: list[EpochRow] = []
         try:
-            for line in (folder / "epochs.jsonl").read_text().splitlines():
+            for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines():
                 rows += rows_from_json([json.loads(line)])
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass
         return tuple(rows)
 
@@ -104,7 +105,7 @@ def _write_atomically(path: Path, content: dict[str, Any]) -> None:
     """Write beside the target and rename: a reader sees the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
             file.flush()
             os.fsync(file.fileno())

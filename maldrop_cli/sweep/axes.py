@@ -13,12 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maldrop_cli.config import Omega, UsageError, parse_omega
+from maldrop_cli.config import LARGEST, Omega, UsageError, parse_omega
 
 DEFAULT_POINTS = 9
 MOST_POINTS = 10_000
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]\w*")
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,10 @@ class Quantity:
     def count(self, width: int, flag: str) -> int:
         """As a whole number of ``width`` neurons, rounded half up; UsageError outside 0 to ``width``."""
         exact = self.value * width / 100 if self.percent else self.value
-        count = math.floor(exact + 0.5)
-        if not 0 <= count <= width or exact < 0:
+        if not 0 <= exact <= width:
             shown = f"{self.value:g}%" if self.percent else f"{self.value:g}"
             raise UsageError(f"{flag}: {shown} is not within the layer's width, 0 to {width} (or 0% to 100%)")
-        return count
+        return math.floor(exact + 0.5)
 
 
 def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> list[Quantity]:
@@ -44,55 +44,57 @@ def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> 
     ``points``: how many a bare range has; None: every whole number in it. Raises UsageError, naming the character
     where ``text`` stops making sense.
     """
-    reader = _Reader(text, flag)
-    values: list[Quantity] = []
-    while True:
-        values += _item(reader, points)
-        if len(values) > MOST_POINTS:
-            raise UsageError(f"{flag}: {text!r} names more than {MOST_POINTS:,} values")
-        if reader.at_end():
-            return list(dict.fromkeys(values))
-        reader.expect(",", "a comma, or '..' for a range")
+    return [item for item in _parse(text, flag, points) if isinstance(item, Quantity)]
 
 
-def parse_counts(text: str, width: int, flag: str) -> list[int]:
-    """An axis of whole numbers of neurons in a layer of ``width``."""
-    return list(dict.fromkeys(quantity.count(width, flag) for quantity in parse_axis(text, flag)))
+def to_counts(quantities: Sequence[Quantity], width: int, flag: str) -> list[int]:
+    """As whole numbers of neurons in a layer of ``width``, without repeats."""
+    return list(dict.fromkeys(quantity.count(width, flag) for quantity in quantities))
 
 
-def parse_count(text: str, width: int, flag: str) -> int:
-    """A single such number; UsageError where ``text`` names several."""
-    counts = parse_axis(text, flag)
-    if len(counts) != 1:
+def parse_single(text: str, flag: str) -> Quantity:
+    """An axis of one value; UsageError where ``text`` names several."""
+    quantities = parse_axis(text, flag)
+    if len(quantities) != 1:
         raise UsageError(
-            f"{flag}: {text!r} names {len(counts)} values, and this command takes one; `maldrop sweep` takes all"
+            f"{flag}: {text!r} names {len(quantities)} values, and this command takes one; `maldrop sweep` takes all"
         )
-    return counts[0].count(width, flag)
+    return quantities[0]
 
 
 def parse_omegas(text: str) -> list[Omega]:
-    """An axis whose items may also be the words ``paper`` and ``classes``."""
-    values: list[Omega] = []
-    for item in text.split(","):
-        if item.strip()[:1].isalpha():
-            values.append(parse_omega(item.strip()))
-        else:
-            values += [_plain(quantity, "--omega") for quantity in parse_axis(item, "--omega")]
+    """An axis whose items may also be words: ``paper``, ``classes``."""
+    items = _parse(text, "--omega", DEFAULT_POINTS, words=True)
+    values = [parse_omega(item) if isinstance(item, str) else _plain(item, "--omega") for item in items]
     return list(dict.fromkeys(values))
 
 
 def parse_seeds(text: str) -> list[int]:
     """A number alone is a count, 0 to N-1; a list names seeds, and a range names each seed in it."""
-    quantities = parse_axis(text, "--seeds", points=None)
-    values = [_plain(quantity, "--seeds") for quantity in quantities]
-    for value in values:
-        if value != int(value) or value < 0:
-            raise UsageError(f"--seeds: {value:g} is not a whole number of at least 0")
-    if re.fullmatch(r"\s*\+?\d+\s*", text):
-        if not 1 <= values[0] <= MOST_POINTS:
-            raise UsageError(f"--seeds: {text} is not a count of 1 to {MOST_POINTS:,} seeds")
-        return list(range(int(values[0])))
-    return [int(value) for value in values]
+    seeds = []
+    for quantity in parse_axis(text, "--seeds", points=None):
+        value = _plain(quantity, "--seeds")
+        if value != int(value) or not 0 <= value <= LARGEST:
+            raise UsageError(f"--seeds: {value:g} is not a whole number from 0 to {LARGEST:,}")
+        seeds.append(int(value))
+    if "," in text or ".." in text:
+        return seeds
+    if not 1 <= seeds[0] <= MOST_POINTS:
+        raise UsageError(f"--seeds: {text} is not a count of 1 to {MOST_POINTS:,} seeds")
+    return list(range(seeds[0]))
+
+
+def _parse(text: str, flag: str, points: int | None, *, words: bool = False) -> list[Quantity | str]:
+    reader = _Reader(text, flag)
+    items: list[Quantity | str] = []
+    while True:
+        word = reader.word() if words else ""
+        items += [word] if word else _item(reader, points)
+        if len(items) > MOST_POINTS:
+            raise UsageError(f"{flag}: {text!r} names more than {MOST_POINTS:,} values")
+        if reader.at_end():
+            return list(dict.fromkeys(items))
+        reader.expect(",", "a comma, or '..' for a range")
 
 
 def _plain(quantity: Quantity, flag: str) -> float:
@@ -128,6 +130,13 @@ class _Reader:
         if not self.take(token):
             raise self.error(wanted)
 
+    def word(self) -> str:
+        """The word that comes next, consumed; else the empty string."""
+        self.skip_blanks()
+        match = _WORD.match(self.text, self.position)
+        self.position = match.end() if match else self.position
+        return match[0] if match else ""
+
     def number(self) -> float:
         self.skip_blanks()
         match = _NUMBER.match(self._before_range(), self.position)
@@ -135,8 +144,8 @@ class _Reader:
             raise self.error("a number")
         self.position = match.end()
         value = float(match[0])
-        if not math.isfinite(value):
-            raise UsageError(f"{self.flag}: {match[0]} is too large")
+        if abs(value) > LARGEST:
+            raise UsageError(f"{self.flag}: {match[0]} is too large; {LARGEST:,} is the most")
         return value
 
     def quantity(self) -> Quantity:
@@ -182,17 +191,17 @@ def _spread(start: float, end: float, kind: str, argument: float | None, points:
     if kind == ":":
         if argument is None or argument <= 0:
             return "a step must be above 0"
-        count = math.floor((end - start) / argument + 1e-9) + 1
-        if count > MOST_POINTS:
-            return f"this step gives {count:,} values; {MOST_POINTS:,} are allowed"
-        return [start + index * argument for index in range(count)]
+        steps = (end - start) / argument
+        if steps >= MOST_POINTS:
+            return f"this step gives more than the {MOST_POINTS:,} values that are allowed"
+        return [start + index * argument for index in range(math.floor(steps + 1e-9) + 1)]
     if kind == "*":
         if argument is None or argument <= 1 or start <= 0:
             return "a factor must be above 1, and its range must begin above 0"
-        count = math.floor(math.log(end / start) / math.log(argument) + 1e-9) + 1
-        if count > MOST_POINTS:
-            return f"this factor gives {count:,} values; {MOST_POINTS:,} are allowed"
-        return [start * argument**index for index in range(count)]
+        steps = (math.log(end) - math.log(start)) / math.log(argument)
+        if steps >= MOST_POINTS:
+            return f"this factor gives more than the {MOST_POINTS:,} values that are allowed"
+        return [start * argument**index for index in range(math.floor(steps + 1e-9) + 1)]
     wanted = DEFAULT_POINTS if argument is None else argument
     if wanted != int(wanted) or not 2 <= wanted <= MOST_POINTS:
         return f"the number of points must be a whole number from 2 to {MOST_POINTS:,}"
