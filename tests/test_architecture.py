@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from maldrop_cli.__main__ import run
+
 PACKAGE = Path(__file__).parents[1] / "maldrop_cli"
 
 # From the bottom up. A module may import from its own layer and from those below.
@@ -79,6 +81,13 @@ def test_help_is_cheap(arguments: list[str]) -> None:
 def test_a_wrong_flag_is_cheap(flag: str) -> None:
     loaded = loaded_after(f"from maldrop_cli.__main__ import run\nassert run(['train', {flag!r}]) == 2")
     assert not loaded & {"torch", "pandas"}
+
+
+def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+    command = ["train", "--epochs", "1", "--dataset", "synthetic", "--out", str(tmp_path), "-q"]
+    assert run(command) == 0
+    loaded = loaded_after(f"from maldrop_cli.__main__ import run\nassert run(['report', {str(tmp_path)!r}]) == 0")
+    assert not loaded & {"torch", "torchvision", "sklearn"}
 
 
 def test_torchvision_only_where_needed(tmp_path: Path) -> None:

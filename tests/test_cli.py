@@ -274,6 +274,7 @@ def test_a_full_disk_loses_no_run(maldrop: Run) -> None:
     result = maldrop("train", *QUICK, "--csv", "/dev/full", "-q")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "No space left on device; the runs themselves are kept" in result.err
+    assert "top-1 %" in result.out
     assert "already finished" in maldrop("train", *QUICK).err
 
 

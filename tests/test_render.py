@@ -189,6 +189,10 @@ def test_machines_that_differ_are_said() -> None:
 
     assert "different machines" in machine_line(mixed)
     assert machine_line(RECORDS) == "Trained on cpu, 2 CPU threads, torch 2.99."
+    gpu = [replace(run, environment=ENVIRONMENT | {"device_name": "GPU", "cpu": "X", "threads": 1}) for run in RECORDS]
+    assert machine_line(gpu) == "Trained on GPU, 1 CPU thread, torch 2.99."
+    cpu = [replace(run, environment=ENVIRONMENT | {"cpu": "X"}) for run in RECORDS]
+    assert machine_line(cpu) == "Trained on X, 2 CPU threads, torch 2.99."
 
 
 def test_the_train_table() -> None:

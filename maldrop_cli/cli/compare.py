@@ -48,7 +48,8 @@ def compare(
     import math
     from dataclasses import replace
 
-    from maldrop_cli.cli.settings import base_config, check_output, parse_names
+    from maldrop_cli.cli.output import check_output, present
+    from maldrop_cli.cli.settings import base_config, parse_names
     from maldrop_cli.config import Dropout, Schedule, Selector, UsageError, parse_name, parse_omega
     from maldrop_cli.sweep.axes import parse_seeds, parse_single
     from maldrop_cli.sweep.plan import arms, over_seeds
@@ -90,5 +91,5 @@ def compare(
     tables = [arm_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)]
     if len(dropouts) > 1:
         tables.append(verdict_table(comparison))
-    session.present(tables, arm_rows(comparison))
+    present(tables, arm_rows(comparison), output)
     session.conclude(records)

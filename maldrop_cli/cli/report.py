@@ -17,7 +17,8 @@ def report(
     dropout: Annotated[str | None, typer.Option("--dropout", "--dropouts", help="Only these variants.")] = None,
 ) -> None:
     """Print stored runs, finished or not."""
-    from maldrop_cli.cli.settings import check_output, parse_names
+    from maldrop_cli.cli.output import check_output, present
+    from maldrop_cli.cli.settings import parse_names
     from maldrop_cli.config import Dropout, MaldropError
 
     check_output(output)
@@ -25,7 +26,6 @@ def report(
 
     from rich.console import Console
 
-    from maldrop_cli.cli.session import present
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.runs import epoch_rows, report_table, run_rows
     from maldrop_cli.results.store import Store

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +13,7 @@ from maldrop_cli.config import MaldropError, RunConfig
 from maldrop_cli.models import hidden_width
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures, name
-from maldrop_cli.render.tables import Table, plural, show, write_files
+from maldrop_cli.render.tables import plural
 from maldrop_cli.results.records import RunRecord
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.executors import serial
@@ -68,10 +66,6 @@ class Session:
             )
         return records
 
-    def present(self, tables: Sequence[Table], rows: Sequence[dict[str, Any]]) -> None:
-        """Write the files and show the tables."""
-        present(tables, rows, self.output)
-
     def conclude(self, records: Sequence[RunRecord]) -> None:
         """Raise MaldropError, exit code 1, when runs failed or diverged; all results are out by then."""
         bad = failures(records)
@@ -80,9 +74,3 @@ class Session:
             raise MaldropError(
                 f"{len(bad)} of {plural(len(records), 'run')} did not finish: {'; '.join(bad[:2])}{more}"
             )
-
-
-def present(tables: Sequence[Table], rows: Sequence[dict[str, Any]], output: OutputOptions) -> None:
-    """Write the files, then show the tables: a terminal that fails takes no results along."""
-    write_files(rows, output.csv, output.json)
-    show(tables, output.format, Console(file=sys.stdout))

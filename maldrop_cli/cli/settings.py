@@ -5,23 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from maldrop_cli.cli.options import Given, OutputOptions, SubjectOptions, TrainingOptions
+from maldrop_cli.cli.options import Given, SubjectOptions, TrainingOptions
 from maldrop_cli.config import (
     DataConfig,
     Dataset,
     Granularity,
-    MaldropError,
     Model,
     Name,
     Preset,
     RunConfig,
     UsageError,
     apply_preset,
-    nearest,
     parse_name,
 )
-
-FORMATS = ("auto", "rich", "plain", "markdown")
 
 
 def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given) -> RunConfig:
@@ -68,17 +64,3 @@ def _shape(text: str) -> tuple[int, int, int]:
 def parse_names(kind: type[Name], text: str, flag: str) -> list[Name]:
     """Commas between names, each once."""
     return list(dict.fromkeys(parse_name(kind, item.strip(), flag) for item in text.split(",")))
-
-
-def check_output(output: OutputOptions) -> None:
-    """Find out before any training whether the results can be shown and written as asked."""
-    if output.format not in FORMATS:
-        raise UsageError(
-            f"--format: no format is called {output.format!r}{nearest(output.format, list(FORMATS))} "
-            f"(one of: {', '.join(FORMATS)})"
-        )
-    for path in (output.csv, output.json):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
-        if path is not None and path.is_dir():
-            raise MaldropError(f"can't write {path}: it is a folder")

@@ -51,7 +51,8 @@ def sweep(
     """Train a grid over rho, schedule, omega and dropout: one row a point, the best and the worst marked."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.settings import base_config, check_output, parse_names
+    from maldrop_cli.cli.output import check_output, present
+    from maldrop_cli.cli.settings import base_config, parse_names
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name
     from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, to_counts
     from maldrop_cli.sweep.plan import grid, over_seeds, with_references
@@ -77,5 +78,5 @@ def sweep(
     comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
     title = f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}"
     notes = [machine_line(records), *failures(records)]
-    session.present([sweep_table(comparison, title, notes)], arm_rows(comparison))
+    present([sweep_table(comparison, title, notes)], arm_rows(comparison), output)
     session.conclude(records)

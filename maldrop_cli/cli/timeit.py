@@ -44,7 +44,8 @@ def timeit(
     import os
     from dataclasses import replace
 
-    from maldrop_cli.cli.settings import check_output, parse_names, subject_config
+    from maldrop_cli.cli.output import check_output, present
+    from maldrop_cli.cli.settings import parse_names, subject_config
     from maldrop_cli.config import Dropout, Selector, parse_omega
     from maldrop_cli.sweep.axes import parse_single
 
@@ -59,7 +60,6 @@ def timeit(
     from rich.console import Console
 
     from maldrop_cli import datasets, devices, timing
-    from maldrop_cli.cli.session import present
     from maldrop_cli.models import hidden_width
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.timings import tables, timing_rows

@@ -37,7 +37,8 @@ def train(
     """Train one network: a table row an epoch, and a record on disk."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.settings import base_config, check_output
+    from maldrop_cli.cli.output import check_output, present
+    from maldrop_cli.cli.settings import base_config
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name, parse_omega
     from maldrop_cli.sweep.axes import parse_single
 
@@ -58,5 +59,5 @@ def train(
     session = Session(subject, training, device, output)
     config = replace(config, rho=wanted.count(width_of(config, subject), "--rho"))
     records = session.carry_out([config])
-    session.present([train_table(records[0])], epoch_rows(records))
+    present([train_table(records[0])], epoch_rows(records), output)
     session.conclude(records)

@@ -10,7 +10,7 @@ from maldrop_cli.config import Dropout, Granularity, Model, RunConfig, Schedule,
 from maldrop_cli.render.tables import Column, Table, duration, number, plural, plus_minus
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
-from maldrop_cli.results.records import EpochRow, RunRecord, Status
+from maldrop_cli.results.records import EpochRow, RunRecord, Status, describe_machine
 from maldrop_cli.results.stats import Difference, Outcome
 
 MACHINE = ("device", "device_name", "threads", "torch")
@@ -88,9 +88,7 @@ def settings_line(config: RunConfig) -> str:
 def machine_line(records: Sequence[RunRecord]) -> str:
     """The machines that trained these runs."""
     if len({run.machine for run in records}) == 1:
-        where = records[0].environment
-        threads = plural(where.get("threads", 0), "CPU thread")
-        return f"Trained on {where.get('device_name', '?')}, {threads}, torch {where.get('torch', '?')}."
+        return f"Trained on {describe_machine(records[0].environment)}."
     return "Trained on different machines: times are compared only where they are the same (--fresh trains anew)."
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.config import Model, RunConfig
-from maldrop_cli.render.tables import Column, Table, number, plural
+from maldrop_cli.render.tables import Column, Table, number
+from maldrop_cli.results.records import describe_machine
 from maldrop_cli.results.timings import Timing
 
 # Section 5.1.1: seconds for ten epochs of MNIST on a Tesla K80, and our subject of the same form.
@@ -61,14 +62,13 @@ def tables(
         f"rho {config.rho}, granularity {config.granularity}"
     )
     notes = [
-        f"{rows[0]['n_samples']} interleaved samples on {machine['device_name']}, "
-        f"{plural(machine['threads'], 'CPU thread')}, torch {machine['torch']}. IQR: interquartile range. "
+        f"{rows[0]['n_samples']} interleaved samples on {describe_machine(machine)}. IQR: interquartile range. "
         "Peak: memory that a step holds beyond the model's own."
     ]
     comparable = config.model is Model.CNN and config.depth == RunConfig.depth and tuple(shape) == PAPER_SHAPE
     if naive and not comparable:
         notes.append(
-            "The paper's table (section 5.1.1) is of its CNN on MNIST: without --dataset, --model and --depth it is shown."
+            "The paper's table (section 5.1.1) is of its CNN on MNIST: it is shown without --dataset, --model, --depth."
         )
     paper = [paper_table(rows, config.batch_size)] if naive and comparable else []
     return [timing_table(rows, title, notes), *paper]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -130,6 +130,16 @@ def environment(device: str, device_name: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def describe_machine(environment: Mapping[str, Any]) -> str:
+    """``AMD EPYC, 2 CPU threads, torch 2.14.1``: the device, or the processor where that is the device."""
+    device = environment.get("device_name", "?")
+    threads = environment.get("threads", "?")
+    return (
+        f"{environment.get('cpu', device) if device == 'cpu' else device}, "
+        f"{threads} CPU thread{'' if threads == 1 else 's'}, torch {environment.get('torch', '?')}"
+    )
 
 
 def cpu_name() -> str:
