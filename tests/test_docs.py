@@ -23,11 +23,10 @@ def command_lines() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         text = re.sub(r"\\\n\s*", "", page.read_text())
-        blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-        spans = [
-            *re.findall(r"^(?:\$ )?(maldrop [a-z].*)$", blocks, re.MULTILINE),
-            *re.findall(r"`(maldrop [a-z][^`]*)`", text),
-        ]
+        spans = re.findall(r"`(maldrop [a-z][^`]*)`", text)
+        for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            prompt = "$ " if "$ " in block else ""  # with a prompt, the lines without are output
+            spans += [line.removeprefix(prompt) for line in block.split("\n") if line.startswith(f"{prompt}maldrop ")]
         found += [(page.name, span.split(" #")[0].strip()) for span in spans]
     return found
 
