@@ -266,6 +266,16 @@ def test_auto_is_rich_on_a_terminal_and_plain_elsewhere() -> None:
         assert "A note." in file.getvalue()
 
 
+def test_a_narrow_terminal_breaks_between_words_alone() -> None:
+    file = io.StringIO()
+    show([arm_table(COMPARISON, "T")], "rich", Console(file=file, width=80))
+    text = file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "┃" not in text
+    for word in ("dropout", "maldrop", "rho=256", "dropped", "seeds", "85.67", "±1.90", "0.5000"):
+        assert word in text
+
+
 def test_an_empty_table_is_shown() -> None:
     assert "name" in to_text([Table("T", [Column("name", [])])], "plain")
 

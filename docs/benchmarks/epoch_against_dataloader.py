@@ -72,12 +72,14 @@ def main() -> None:
     workers = [int(count) for count in arguments.workers.split(",")]
     plain: dict[int, list[float]] = {count: [] for count in workers}
     ours: dict[Dropout, list[float]] = {Dropout.MALDROP: [], Dropout.VANILLA: [], Dropout.NONE: []}
-    for number in range(arguments.rounds):
+    for number in range(arguments.rounds + 1):
         for count in workers:
             plain[count].append(plain_epoch(arguments.data_dir, count))
         for dropout in ours:
             ours[dropout].append(maldrop_epoch(data, dropout))
-        print(f"round {number + 1} of {arguments.rounds} done", flush=True)
+        print(f"round {number} of {arguments.rounds} done", flush=True)
+    for seconds in (*plain.values(), *ours.values()):
+        del seconds[0]  # round 0 warms up
 
     best = min(workers, key=lambda count: statistics.median(plain[count]))
     for count in workers:

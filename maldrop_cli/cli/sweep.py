@@ -76,7 +76,9 @@ def sweep(
     records = session.carry_out(over_seeds(points, named_seeds))
 
     comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
-    title = f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}"
+    title = (
+        f"{settings_line(config)}, {config.selector}, {config.granularity} masks, {plural(len(named_seeds), 'seed')}"
+    )
     notes = [machine_line(records), *failures(records)]
     present([sweep_table(comparison, title, notes)], arm_rows(comparison), output)
     session.conclude(records)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -72,14 +73,27 @@ def show(tables: Sequence[Table], form: str, console: Console) -> None:
     for number, table in enumerate(tables):
         if number:
             console.print()
-        rich_table = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
-        for column in table.columns:
-            rich_table.add_column(Text(column.heading), justify="left" if column.left else "right", overflow="fold")
-        for index, row in enumerate(table.rows()):
-            rich_table.add_row(*(Text(cell) for cell in row), style=table.marked.get(index))
-        console.print(rich_table)
+        console.print(_rich(table, console))
         for note in table.notes:
             console.print(Text(note))
+
+
+def _rich(table: Table, console: Console) -> RichTable:
+    """Framed where the terminal is wide enough, else without a frame; either way, cells break between words alone."""
+    rich_table = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+    for column in table.columns:
+        words = " ".join([column.heading, *column.cells]).split()
+        rich_table.add_column(
+            Text(column.heading), justify="left" if column.left else "right", min_width=max(map(len, words), default=0)
+        )
+    for index, row in enumerate(table.rows()):
+        rich_table.add_row(*(Text(cell) for cell in row), style=table.marked.get(index))
+    if console.measure(rich_table, options=console.options.update(max_width=10_000)).maximum > console.width:
+        rich_table.box, rich_table.show_edge, rich_table.pad_edge = box.SIMPLE_HEAD, False, False
+        rich_table.padding = (0, 1, 0, 0)
+        for narrow, column in zip(rich_table.columns, table.columns, strict=True):
+            narrow.width = None if column.left else narrow.min_width  # words get what numbers leave
+    return rich_table
 
 
 def write_files(rows: Sequence[dict[str, Any]], csv: Path | None, json_path: Path | None) -> None:
