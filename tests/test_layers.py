@@ -153,7 +153,7 @@ def test_a_call_that_raises_counts_nothing(granularity: str) -> None:
         (hidden[:, :-1], labels),
         (hidden.unsqueeze(1), labels),
     ):
-        with pytest.raises((ValueError, IndexError)):
+        with pytest.raises((ValueError, IndexError, RuntimeError)):
             layer(wrong_hidden, wrong_labels)
     assert layer.regulariser.drop_totals() == (0, 0)
 
@@ -167,6 +167,18 @@ def test_test_scaling_has_the_precision_of_the_weight() -> None:
     assert isinstance(layer.regulariser, TargetedDropout)
     rates = 1 - layer.regulariser.drops_D.double() / (3 * N)
     torch.testing.assert_close(layer(hidden), linear(hidden * rates, layer.weight, layer.bias), rtol=1e-14, atol=1e-14)
+
+
+def test_autocast_does_not_blur_the_scores() -> None:
+    """The mask under bf16 autocast is that of the float32 scores."""
+    layer = MalDropLinear(D, C, rho=RHO)
+    hidden, labels = batch()
+    mask = keep_mask(hidden, layer.weight, labels, RHO, granularity="batch")
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(hidden, labels)
+        assert torch.equal(keep_mask(hidden, layer.weight, labels, RHO, granularity="batch"), mask)
+    assert isinstance(layer.regulariser, TargetedDropout)
+    assert torch.equal(layer.regulariser.drops_D == 0, mask[0])
 
 
 def test_it_is_a_drop_in_for_linear() -> None:

@@ -43,14 +43,18 @@ def heuristic(layer: LastLayer, omega: float, per_sample: bool, generator: torch
     """V_j = h_j W_yj - omega h_j sum_(k != y) W_kj, section 4.1; time O(ND + CD).
 
     The sum over wrong classes is the column sum less the right class, so one gather of W's rows by label suffices:
-    V_j = h_j ((1 + omega) W_yj - omega sum_k W_kj).
+    V_j = h_j ((1 + omega) W_yj - omega sum_k W_kj). For a batch with no more classes than examples it is quicker to add
+    up the hidden layer by class first.
     """
     hidden_ND, weight_CD, _, labels_N = layer
     assert labels_N is not None
-    total_D = weight_CD.sum(0)
+    total_D, classes = weight_CD.sum(0), weight_CD.shape[0]
     if per_sample:
         helpful_CD = torch.add((1.0 + omega) * weight_CD, total_D, alpha=-omega)
         return F.embedding(labels_N, helpful_CD) * hidden_ND
+    if classes <= hidden_ND.shape[0]:
+        by_class_CD = F.one_hot(labels_N, classes).to(hidden_ND.dtype).T @ hidden_ND
+        return (1.0 + omega) * (by_class_CD * weight_CD).sum(0) - omega * total_D * by_class_CD.sum(0)
     right_D = (F.embedding(labels_N, weight_CD) * hidden_ND).sum(0)
     return (1.0 + omega) * right_D - omega * total_D * hidden_ND.sum(0)
 

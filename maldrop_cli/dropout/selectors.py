@@ -16,11 +16,13 @@ Select = Callable[[LastLayer, int, float, bool, torch.Generator | None], Tensor]
 
 
 def top_rho(score: Score) -> Select:
-    """The selector that drops the rho neurons of highest ``score``."""
+    """The selector that drops the rho neurons of highest ``score``, computed at the weight's precision."""
 
     @torch.no_grad()
     def select(layer: LastLayer, rho: int, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
-        return score(layer, omega, per_sample, generator).topk(rho, dim=-1, sorted=False).indices
+        layer = layer._replace(hidden_ND=layer.hidden_ND.to(layer.weight_CD.dtype))
+        with torch.autocast(layer.hidden_ND.device.type, enabled=False):
+            return score(layer, omega, per_sample, generator).topk(rho, dim=-1, sorted=False).indices
 
     return select
 
