@@ -53,6 +53,15 @@ class Dropout(StrEnum):
 class Selector(StrEnum):
     HEURISTIC = "heuristic"
     SINGLE = "single"
+    GRADIENT = "gradient"
+    JOINT = "joint"
+    GREEDY = "greedy"
+    EXHAUSTIVE = "exhaustive"
+    LEAST_USEFUL = "least-useful"
+    MAGNITUDE = "magnitude"
+
+
+USES_OMEGA = (Selector.HEURISTIC, Selector.LEAST_USEFUL, Selector.JOINT)  # joint: in a start, for batches
 
 
 class Schedule(StrEnum):
@@ -195,7 +204,7 @@ class RunConfig:
                 relevant |= {"period"}
         if self.dropout is Dropout.MALDROP:
             relevant |= {"selector"}
-            if self.selector is Selector.HEURISTIC:
+            if self.selector in USES_OMEGA:
                 relevant |= {"omega"}
         identity = {name: value for name, value in settings.items() if name in relevant}
         if self.data.dataset is not Dataset.SYNTHETIC:

@@ -225,6 +225,8 @@ USAGE = [
     (("train", "--threads", "1000000000000"), "--threads"),
     (("train", *TINY, "--shape", "1x1x1"), "more than one pixel"),
     (("train", "--lr", "fast"), "--lr"),
+    (("train", *TINY, "--selector", "exhaustive"), "joint finds the worst set without trying all"),
+    (("timeit", *TINY, "--selector", "exhaustive"), "takes at most 100,000"),
     (("train", "--lr", "nan"), "--lr"),
     (("train", "--omega", "big"), "--omega"),
     (("train", "--shape", "8x8"), "3x32x32"),

@@ -57,6 +57,9 @@ def test_other_data_are_another_run() -> None:
 
 
 def test_conditional_settings() -> None:
+    for selector in (Selector.LEAST_USEFUL, Selector.JOINT):
+        chosen = replace(BASE, selector=selector)
+        assert chosen.run_id("") != replace(chosen, omega=0.5).run_id("")
     single = replace(BASE, selector=Selector.SINGLE)
     assert single.run_id("") == replace(single, omega=0.5).run_id("")
     periodic = replace(BASE, schedule=Schedule.PERIODIC)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli.dropout import SELECTORS, keep_mask
 from maldrop_cli.dropout.scores import SCORES, LastLayer, omega_value
@@ -42,7 +43,7 @@ def test_exactly_rho_are_dropped_in_every_row(problem: Problem, name: str, granu
         assert (mask == mask[0]).all()
 
 
-@given(problems(), st.sampled_from(sorted(set(SELECTORS) - {"random"})), granularities)
+@given(problems(), st.sampled_from(sorted(set(SCORES) - {"random"})), granularities)
 def test_no_kept_neuron_scores_higher_than_a_dropped_one(problem: Problem, name: str, granularity: str) -> None:
     hidden, weight, labels, rho = problem
     mask = keep_mask(hidden, weight, labels, rho, selector=name, granularity=granularity)
@@ -55,7 +56,7 @@ def test_no_kept_neuron_scores_higher_than_a_dropped_one(problem: Problem, name:
     assert (dropped >= kept - 1e-12).all()
 
 
-@given(problems(), st.sampled_from(sorted(set(SELECTORS) - {"random"})), granularities)
+@given(problems(), st.sampled_from(sorted(set(SCORES) - {"random"})), granularities)
 def test_permuting_the_neurons_permutes_the_dropped_scores(problem: Problem, name: str, granularity: str) -> None:
     """Ties make indices ambiguous, so the sorted dropped scores are compared."""
     hidden, weight, labels, rho = problem
@@ -71,6 +72,20 @@ def test_permuting_the_neurons_permutes_the_dropped_scores(problem: Problem, nam
         return score.masked_fill(mask, 0.0).sum(1)
 
     torch.testing.assert_close(sums(score, one), sums(score[:, order], other))
+
+
+@settings(max_examples=60)
+@given(problems(), st.sampled_from(["joint", "greedy", "exhaustive"]), granularities)
+def test_permuting_the_neurons_leaves_the_loss_of_a_searched_set(problem: Problem, name: str, granularity: str) -> None:
+    hidden, weight, labels, rho = problem
+    order = torch.randperm(hidden.shape[1], generator=torch.Generator().manual_seed(0))
+
+    def loss(hidden: Tensor, weight: Tensor) -> Tensor:
+        mask = keep_mask(hidden, weight, labels, rho, selector=name, granularity=granularity)
+        losses = cross_entropy(linear(hidden * mask, weight), labels, reduction="none")
+        return losses if granularity == "sample" else losses.sum()
+
+    torch.testing.assert_close(loss(hidden, weight), loss(hidden[:, order], weight[:, order]))
 
 
 @settings(max_examples=20)

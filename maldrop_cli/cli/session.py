@@ -10,7 +10,7 @@ from rich.console import Console
 from maldrop_cli import datasets, devices, engine
 from maldrop_cli.cli.options import DeviceOptions, OutputOptions, SubjectOptions, TrainingOptions
 from maldrop_cli.config import MaldropError, RunConfig
-from maldrop_cli.models import hidden_width
+from maldrop_cli.models import check_selector, hidden_width
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures, name
 from maldrop_cli.render.tables import plural
@@ -38,8 +38,10 @@ class Session:
         """Load the data, then train or reuse every run of the plan."""
         out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
         device = devices.prepare(self.device.device, self.device.threads)
+        width = width_of(plan[0], self.subject)
         for config in plan:
             engine.check_deterministic(config, device)
+            check_selector(config, width)
         store = Store(out, reporter.warn)
         store.prepare()
         with reporter:

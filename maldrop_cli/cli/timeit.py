@@ -60,7 +60,7 @@ def timeit(
     from rich.console import Console
 
     from maldrop_cli import datasets, devices, timing
-    from maldrop_cli.models import hidden_width
+    from maldrop_cli.models import check_selector, hidden_width
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.timings import tables, timing_rows
     from maldrop_cli.results.records import environment
@@ -68,7 +68,10 @@ def timeit(
 
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
-    config = replace(config, rho=wanted.count(hidden_width(config.model, config.depth, shape), "--rho"))
+    width = hidden_width(config.model, config.depth, shape)
+    config = replace(config, rho=wanted.count(width, "--rho"))
+    for each in selectors:
+        check_selector(replace(config, selector=each), width)
     with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
         subjects = timing.subjects(config, dropouts, selectors, shape, classes, where, naive=naive)
         samples = timing.measure(subjects, where, rounds, tick=reporter.preparing)

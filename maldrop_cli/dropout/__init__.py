@@ -8,7 +8,8 @@ from maldrop_cli.dropout.layers import (
     VanillaDropout,
 )
 from maldrop_cli.dropout.schedules import SCHEDULES, Step
-from maldrop_cli.dropout.selectors import SELECTORS, keep_mask
+from maldrop_cli.dropout.selectors import SELECTORS, keep_mask, worst_set
+from maldrop_cli.dropout.worst import WorstSet
 
 __all__ = [
     "SCHEDULES",
@@ -19,5 +20,7 @@ __all__ = [
     "Step",
     "TargetedDropout",
     "VanillaDropout",
+    "WorstSet",
     "keep_mask",
+    "worst_set",
 ]

@@ -59,6 +59,37 @@ def heuristic(layer: LastLayer, omega: float, per_sample: bool, generator: torch
     return (1.0 + omega) * right_D - omega * total_D * hidden_ND.sum(0)
 
 
+def gradient(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+    """V_j = h_j (W_yj - sum_k p_k W_kj) with p = softmax(z): the first-order rise of the loss, -h_j dl/dh_j.
+
+    It mends what section 4.1 says of its own heuristic, that a wrong class with a low score should not count. ``omega``
+    does not enter.
+    """
+    logits_NC = F.linear(layer.hidden_ND, layer.weight_CD, layer.bias_C)
+    return against(layer, logits_NC.softmax(1), per_sample)
+
+
+def against(layer: LastLayer, probability_NC: Tensor, per_sample: bool) -> Tensor:
+    """V_j(p) = h_j (W_yj - sum_k p_k W_kj): what neuron j says for the right class against all, weighted by p."""
+    hidden_ND, weight_CD, _, labels_N = layer
+    assert labels_N is not None
+    difference_NC = F.one_hot(labels_N, weight_CD.shape[0]).to(weight_CD.dtype) - probability_NC
+    if per_sample:
+        return (difference_NC @ weight_CD).mul_(hidden_ND)
+    return ((difference_NC.T @ hidden_ND) * weight_CD).sum(0)
+
+
+def least_useful(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+    """The heuristic turned round: drops the neurons that help the right answer least. A control."""
+    return heuristic(layer, omega, per_sample, generator).neg_()
+
+
+def magnitude(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+    """|h_j|, whatever it says: a control. ``omega`` and the labels do not enter."""
+    size_ND = layer.hidden_ND.abs()
+    return size_ND if per_sample else size_ND.sum(0)
+
+
 def single(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
     """The exact rise of the loss when neuron j alone is dropped, L_(j->0) - L, section 4.1, without a forward pass.
 
@@ -93,5 +124,11 @@ def random(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Ge
     return torch.rand(shape, generator=generator, device=hidden_ND.device)
 
 
-SCORES: dict[str, Score] = {"heuristic": heuristic, "single": single, "random": random}
-NEEDS_LABELS = frozenset(SCORES) - {"random"}
+SCORES: dict[str, Score] = {
+    "heuristic": heuristic,
+    "single": single,
+    "gradient": gradient,
+    "least-useful": least_useful,
+    "magnitude": magnitude,
+    "random": random,
+}

@@ -67,7 +67,7 @@ def name(config: RunConfig) -> str:
     words.append(f"rho={config.rho}")
     if config.dropout is Dropout.MALDROP and config.selector is not Selector.HEURISTIC:
         words.append(str(config.selector))
-    elif config.dropout is Dropout.MALDROP and config.omega != "paper":
+    if config.identity().get("omega", "paper") != "paper":
         words.append(f"omega={config.omega}")
     if config.granularity is not Granularity.BATCH:
         words.append(str(config.granularity))

@@ -1,0 +1,166 @@
+"""The jointly worst set against all sets, its ceiling, and its ascent."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+
+from maldrop_cli.dropout import keep_mask, worst, worst_set
+from maldrop_cli.dropout.scores import LastLayer
+
+ROWS = 4  # examples in each small problem
+
+
+def problem(number: int, rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """hidden, weight, bias, labels, rho: D up to 16, rho up to 6, C from 2 to 10, every second one after a ReLU."""
+    generator = torch.Generator().manual_seed(number)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    width, classes = draw(2, 16), draw(2, 10)
+    hidden = torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    weight = torch.randn(classes, width, generator=generator, dtype=torch.float64)
+    bias = torch.randn(classes, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, classes, (rows,), generator=generator)
+    return hidden.relu() if number % 2 else hidden, weight, bias, labels, draw(0, min(6, width))
+
+
+def loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, keep: Tensor) -> Tensor:
+    """A real forward pass under the mask, one loss an example."""
+    return cross_entropy(linear(hidden * keep, weight, bias), labels, reduction="none")
+
+
+PROBLEMS = range(250)  # a thousand rows
+
+
+def test_joint_is_the_worst_of_all_sets_and_below_its_ceiling() -> None:
+    hits = rows = 0
+    for number in PROBLEMS:
+        hidden, weight, bias, labels, rho = problem(number)
+        found = worst_set(hidden, weight, labels, rho, bias_C=bias)
+        best = keep_mask(hidden, weight, labels, rho, bias_C=bias, selector="exhaustive")
+        assert ((~found.keep_ND).sum(1) == rho).all()
+        after, most = (loss(hidden, weight, bias, labels, keep) for keep in (found.keep_ND, best))
+        torch.testing.assert_close(found.loss_N, after)
+        assert (after <= most + 1e-12).all()
+        assert (found.ceiling_N >= most - 1e-12).all()
+        hits += int((after >= most - 1e-9).sum())
+        rows += len(labels)
+    assert rows == 1000
+    assert hits >= 0.995 * rows
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_exhaustive_is_a_loop_over_all_sets(granularity: str) -> None:
+    for number in range(12):
+        hidden, weight, bias, labels, rho = problem(number)
+        mask = keep_mask(hidden, weight, labels, rho, bias_C=bias, selector="exhaustive", granularity=granularity)
+        literal = []
+        for members in itertools.combinations(range(hidden.shape[1]), rho):
+            keep = torch.ones_like(hidden)
+            keep[:, list(members)] = 0
+            literal.append(loss(hidden, weight, bias, labels, keep))
+        losses = torch.stack(literal)
+        mine = loss(hidden, weight, bias, labels, mask)
+        if granularity == "sample":
+            torch.testing.assert_close(mine, losses.amax(0))
+        else:
+            torch.testing.assert_close(mine.sum(), losses.sum(1).amax())
+
+
+def test_the_batch_set_is_never_below_the_other_selectors() -> None:
+    for number in range(1000):
+        hidden, weight, bias, labels, rho = problem(number, rows=6)
+        totals = {}
+        for selector in ("joint", "heuristic", "gradient", "single"):
+            keep = keep_mask(hidden, weight, labels, rho, bias_C=bias, selector=selector, granularity="batch")
+            totals[selector] = float(loss(hidden, weight, bias, labels, keep).sum())
+        assert totals["joint"] >= max(totals.values()) - 1e-10, number
+        if number % 10 == 0:
+            found = worst_set(hidden, weight, labels, rho, bias_C=bias, granularity="batch")
+            assert float(found.loss_N.sum()) == pytest.approx(totals["joint"])
+            assert float(found.ceiling_N.sum()) >= totals["joint"] - 1e-10
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_the_loss_never_falls_with_more_iterations(per_sample: bool) -> None:
+    for number in range(60):
+        hidden, weight, bias, labels, rho = problem(number)
+        layer = LastLayer(hidden, weight, bias, labels)
+        before = None
+        for iterations in range(6):
+            _, loss_N, rounds = worst.ascend(layer, rho, 0.1, per_sample, iterations)
+            assert rounds <= iterations
+            now = loss_N if per_sample else loss_N.sum()
+            assert before is None or (now >= before).all()
+            before = now
+
+
+def test_greedy_is_a_loop_of_forward_passes() -> None:
+    for number in range(20):
+        hidden, weight, bias, labels, rho = problem(number)
+        for granularity in ("sample", "batch"):
+            mask = keep_mask(hidden, weight, labels, rho, bias_C=bias, selector="greedy", granularity=granularity)
+            rows = [slice(n, n + 1) for n in range(ROWS)] if granularity == "sample" else [slice(0, ROWS)]
+            for row in rows:
+                keep = torch.ones_like(hidden[row])
+                for _ in range(rho):
+                    tried = {}
+                    for j in range(hidden.shape[1]):
+                        if keep[0, j]:
+                            without = keep.clone()
+                            without[:, j] = 0
+                            tried[j] = float(loss(hidden[row], weight, bias, labels[row], without).sum())
+                    keep[:, max(tried, key=tried.__getitem__)] = 0
+                mine = loss(hidden[row], weight, bias, labels[row], mask[row]).sum()
+                torch.testing.assert_close(mine, loss(hidden[row], weight, bias, labels[row], keep).sum())
+
+
+def test_gradient_is_minus_hidden_times_its_gradient() -> None:
+    from maldrop_cli.dropout.scores import SCORES
+
+    hidden, weight, bias, labels, _ = problem(5)
+    hidden.requires_grad_()
+    cross_entropy(linear(hidden, weight, bias), labels, reduction="sum").backward()
+    assert hidden.grad is not None
+    expected = -hidden.detach() * hidden.grad
+    layer = LastLayer(hidden.detach(), weight, bias, labels)
+    torch.testing.assert_close(SCORES["gradient"](layer, 0.0, True, None), expected)
+
+
+def test_the_controls() -> None:
+    from maldrop_cli.dropout.scores import SCORES
+
+    hidden, weight, bias, labels, _ = problem(4)
+    layer = LastLayer(hidden, weight, bias, labels)
+    torch.testing.assert_close(SCORES["magnitude"](layer, 0.0, True, None), hidden.abs())
+    least, most = (SCORES[name](layer, 0.3, True, None) for name in ("least-useful", "heuristic"))
+    torch.testing.assert_close(least, -most)
+
+
+def test_exhaustive_refuses_naming_the_count() -> None:
+    with pytest.raises(ValueError, match=r"1\.4e\+18 sets of 10 among 300"):
+        keep_mask(torch.zeros(2, 300), torch.zeros(3, 300), torch.tensor([0, 1]), 10, selector="exhaustive")
+
+
+def test_more_classes_than_starts() -> None:
+    """C = 40: the vertices of highest ceiling are tried, and the set is still the worst in nearly every row."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(50, 10, generator=generator, dtype=torch.float64)
+    weight = torch.randn(40, 10, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 40, (50,), generator=generator)
+    found = worst_set(hidden, weight, labels, 3)
+    best = keep_mask(hidden, weight, labels, 3, selector="exhaustive")
+    most = cross_entropy(linear(hidden * best, weight), labels, reduction="none")
+    assert int((found.loss_N >= most - 1e-9).sum()) >= 48
+    batch = worst_set(hidden, weight, labels, 3, granularity="batch")
+    assert (batch.keep_ND == batch.keep_ND[0]).all()
+
+
+def test_it_runs_where_the_data_lie(device: torch.device) -> None:
+    hidden, weight, bias, labels, _ = problem(8)
+    found = worst_set(hidden.to(device), weight.to(device), labels.to(device), 1, bias_C=bias.to(device))
+    torch.testing.assert_close(found.loss_N.cpu(), worst_set(hidden, weight, labels, 1, bias_C=bias).loss_N)
