@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from maldrop_cli.__main__ import run
 from maldrop_cli.config import DataConfig, Dataset
 from maldrop_cli.datasets import ImageData, load
+
+# No deadline, as the machine may be busy; always the same examples, so that a failure in CI is a failure here.
+settings.register_profile("maldrop", deadline=None, derandomize=True)
+settings.load_profile("maldrop")
 
 DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 
