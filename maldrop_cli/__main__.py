@@ -25,7 +25,8 @@ def run(arguments: list[str]) -> int:
     try:
         check_command(arguments)
         code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where a shell closed it
+            sys.stdout.flush()
         if code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

@@ -329,7 +329,7 @@ def _image_files(source: Source) -> tuple[list[str], list[tuple[Path, int]], lis
             (path, label)
             for label, name in enumerate(classes)
             for path in sorted((folder / name).rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
         ]
         if not files:
             raise MaldropError(f"no images in {folder}: imagefolder wants {folder}/CLASS/IMAGE")

@@ -185,6 +185,15 @@ def test_a_terminal_that_knows_no_greek_gets_its_table(encoding: str, tmp_path: 
     assert b"Against vanilla" in done.stdout
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX shells")
+@pytest.mark.parametrize("end", [">&-", "| head -1"])
+def test_nobody_listens(end: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m maldrop_cli train {' '.join(QUICK)} -q {end}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
 def test_the_preset(maldrop: Run) -> None:
     result = maldrop("train", *TINY, "--preset", "paper", "--epochs", "1", "--momentum", "0.5")
     assert "1 epoch, SGD lr 0.01, momentum 0.5, batch 128" in result.out

@@ -276,6 +276,12 @@ def test_a_narrow_terminal_breaks_between_words_alone() -> None:
         assert word in text
 
 
+def test_a_terminal_too_narrow_for_any_table_gets_plain_text() -> None:
+    file = io.StringIO()
+    show([arm_table(COMPARISON, "T")], "rich", Console(file=file, width=30))
+    assert file.getvalue() == to_text([arm_table(COMPARISON, "T")], "plain") + "\n"
+
+
 def test_an_empty_table_is_shown() -> None:
     assert "name" in to_text([Table("T", [Column("name", [])])], "plain")
 

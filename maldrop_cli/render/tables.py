@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import tabulate
@@ -73,9 +74,18 @@ def show(tables: Sequence[Table], form: str, console: Console) -> None:
     for number, table in enumerate(tables):
         if number:
             console.print()
-        console.print(_rich(table, console))
+        rich_table = _rich(table, console)
+        if _unlimited(rich_table, console).minimum > console.width:  # cropped cells would be wrong ones
+            console.file.write(to_text([table], "plain") + "\n")
+            continue
+        console.print(rich_table)
         for note in table.notes:
             console.print(Text(note))
+
+
+def _unlimited(rich_table: RichTable, console: Console) -> Measurement:
+    """The narrowest and the widest that a table can be, on a terminal of any width."""
+    return console.measure(rich_table, options=console.options.update(max_width=10_000))
 
 
 def _rich(table: Table, console: Console) -> RichTable:
@@ -88,7 +98,7 @@ def _rich(table: Table, console: Console) -> RichTable:
         )
     for index, row in enumerate(table.rows()):
         rich_table.add_row(*(Text(cell) for cell in row), style=table.marked.get(index))
-    if console.measure(rich_table, options=console.options.update(max_width=10_000)).maximum > console.width:
+    if _unlimited(rich_table, console).maximum > console.width:
         rich_table.box, rich_table.show_edge, rich_table.pad_edge = box.SIMPLE_HEAD, False, False
         rich_table.padding = (0, 1, 0, 0)
         for narrow, column in zip(rich_table.columns, table.columns, strict=True):
