@@ -61,9 +61,6 @@ class Selector(StrEnum):
     MAGNITUDE = "magnitude"
 
 
-USES_OMEGA = (Selector.HEURISTIC, Selector.LEAST_USEFUL, Selector.JOINT)  # joint: in a start, for batches
-
-
 class Schedule(StrEnum):
     STANDARD = "standard"
     RANDOMIZED = "randomized"
@@ -80,6 +77,26 @@ class Granularity(StrEnum):
 class Preset(StrEnum):
     PAPER = "paper"
 
+
+_TARGETED = ("rho", "granularity", "schedule")
+SETTINGS: dict[Dropout, tuple[str, ...]] = {  # of RunConfig, that have an effect on runs with this variant alone
+    Dropout.NONE: (),
+    Dropout.VANILLA: ("p",),
+    Dropout.MALDROP: (*_TARGETED, "selector"),
+    Dropout.RANDOM: _TARGETED,
+}
+FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that depend on the value of another
+    "model": {Model.CNN: ("depth",)},
+    "schedule": {Schedule.PERIODIC: ("period",)},
+    "selector": {
+        Selector.HEURISTIC: ("omega",),
+        Selector.LEAST_USEFUL: ("omega",),
+        Selector.JOINT: ("omega",),  # in a start, for batches
+    },
+}
+CONDITIONAL = {name for names in SETTINGS.values() for name in names} | {
+    name for further in FURTHER_SETTINGS.values() for names in further.values() for name in names
+}
 
 Omega = float | Literal["paper", "classes"]
 Name = TypeVar("Name", bound=StrEnum)
@@ -184,28 +201,10 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that matter to this run, and only those: `p` is no part of a run without vanilla dropout."""
         settings = asdict(self)
-        relevant = set(settings) - {
-            "p",
-            "rho",
-            "selector",
-            "omega",
-            "granularity",
-            "schedule",
-            "period",
-            "depth",
-        }
-        if self.model is Model.CNN:
-            relevant |= {"depth"}
-        if self.dropout is Dropout.VANILLA:
-            relevant |= {"p"}
-        if self.dropout in (Dropout.MALDROP, Dropout.RANDOM):
-            relevant |= {"rho", "granularity", "schedule"}
-            if self.schedule is Schedule.PERIODIC:
-                relevant |= {"period"}
-        if self.dropout is Dropout.MALDROP:
-            relevant |= {"selector"}
-            if self.selector in USES_OMEGA:
-                relevant |= {"omega"}
+        relevant = set(settings) - CONDITIONAL | set(SETTINGS[self.dropout])
+        for kind, settings_of in FURTHER_SETTINGS.items():
+            if kind in relevant:
+                relevant |= set(settings_of.get(getattr(self, kind), ()))
         identity = {name: value for name, value in settings.items() if name in relevant}
         if self.data.dataset is not Dataset.SYNTHETIC:
             identity["data"] = {"dataset": self.data.dataset, "image_size": self.data.image_size}

@@ -8,7 +8,8 @@ from maldrop_cli.datasets import REGISTRY
 from maldrop_cli.dropout import SCHEDULES, SELECTORS
 from maldrop_cli.dropout.naive import NAIVE
 from maldrop_cli.dropout.selectors import GRANULARITIES
-from maldrop_cli.models import build_model, build_regulariser
+from maldrop_cli.models import build_model
+from maldrop_cli.variants import build_regulariser
 
 
 def test_registries_and_names_are_equal() -> None:

@@ -10,13 +10,14 @@ from rich.console import Console
 from maldrop_cli import datasets, devices, engine
 from maldrop_cli.cli.options import DeviceOptions, OutputOptions, SubjectOptions, TrainingOptions
 from maldrop_cli.config import MaldropError, RunConfig
-from maldrop_cli.models import check_selector, hidden_width
+from maldrop_cli.models import hidden_width
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures, name
 from maldrop_cli.render.tables import plural
 from maldrop_cli.results.records import RunRecord
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.executors import serial
+from maldrop_cli.variants import check_selector
 
 
 def width_of(config: RunConfig, subject: SubjectOptions) -> int:

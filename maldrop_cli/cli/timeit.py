@@ -60,11 +60,12 @@ def timeit(
     from rich.console import Console
 
     from maldrop_cli import datasets, devices, timing
-    from maldrop_cli.models import check_selector, hidden_width
+    from maldrop_cli.models import hidden_width
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.timings import tables, timing_rows
     from maldrop_cli.results.records import environment
     from maldrop_cli.results.timings import Timing
+    from maldrop_cli.variants import check_selector
 
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
