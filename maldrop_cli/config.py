@@ -48,6 +48,13 @@ class Dropout(StrEnum):
     VANILLA = "vanilla"
     MALDROP = "maldrop"
     RANDOM = "random"
+    NESTED = "nested"
+    DROPCONNECT = "dropconnect"
+    MALDROPCONNECT = "maldropconnect"
+    SPATIAL = "spatial"
+    SPATIAL_MALDROP = "spatial-maldrop"
+    VANILLA_MALDROP = "vanilla+maldrop"
+    MALDROP_VANILLA = "maldrop+vanilla"
 
 
 class Selector(StrEnum):
@@ -74,16 +81,43 @@ class Granularity(StrEnum):
     SAMPLE = "sample"
 
 
+class PassRate(StrEnum):
+    CUMULATIVE = "cumulative"
+    EPOCH = "epoch"
+    NONE = "none"
+
+
 class Preset(StrEnum):
     PAPER = "paper"
 
 
-_TARGETED = ("rho", "granularity", "schedule")
+class Unit(StrEnum):
+    """What a variant with a rho drops rho of."""
+
+    NEURON = "neuron"
+    CHANNEL = "channel"
+    WEIGHT = "weight"
+
+
+UNITS = {Dropout.SPATIAL_MALDROP: Unit.CHANNEL, Dropout.MALDROPCONNECT: Unit.WEIGHT}  # the others: neurons
+SPATIAL = (Dropout.SPATIAL, Dropout.SPATIAL_MALDROP)
+OF_WEIGHTS = (Dropout.DROPCONNECT, Dropout.MALDROPCONNECT)
+WITHOUT_SCORE = (Selector.JOINT, Selector.GREEDY, Selector.EXHAUSTIVE)  # selectors of sets, not of single neurons
+
+_RANDOM = ("rho", "granularity", "schedule", "pass_rate")
+_MALDROP = (*_RANDOM, "selector")
 SETTINGS: dict[Dropout, tuple[str, ...]] = {  # of RunConfig, that have an effect on runs with this variant alone
     Dropout.NONE: (),
     Dropout.VANILLA: ("p",),
-    Dropout.MALDROP: (*_TARGETED, "selector"),
-    Dropout.RANDOM: _TARGETED,
+    Dropout.MALDROP: _MALDROP,
+    Dropout.RANDOM: _RANDOM,
+    Dropout.NESTED: ("p", "granularity", "pass_rate"),
+    Dropout.DROPCONNECT: ("p",),
+    Dropout.MALDROPCONNECT: ("rho", "schedule", "omega", "pass_rate"),
+    Dropout.SPATIAL: ("p",),
+    Dropout.SPATIAL_MALDROP: _MALDROP,
+    Dropout.VANILLA_MALDROP: (*_MALDROP, "p"),
+    Dropout.MALDROP_VANILLA: (*_MALDROP, "p"),
 }
 FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that depend on the value of another
     "model": {Model.CNN: ("depth",)},
@@ -91,12 +125,13 @@ FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that de
     "selector": {
         Selector.HEURISTIC: ("omega",),
         Selector.LEAST_USEFUL: ("omega",),
-        Selector.JOINT: ("omega",),  # in a start, for batches
+        Selector.JOINT: ("omega", "joint_iterations", "joint_starts"),  # omega: in a start, for batches
     },
 }
 CONDITIONAL = {name for names in SETTINGS.values() for name in names} | {
     name for further in FURTHER_SETTINGS.values() for names in further.values() for name in names
 }
+WITHOUT_EFFECT = {"score_memory"}  # on any number but the time
 
 Omega = float | Literal["paper", "classes"]
 Name = TypeVar("Name", bound=StrEnum)
@@ -168,6 +203,10 @@ class RunConfig:
     selector: Selector = Selector.HEURISTIC
     omega: Omega = "paper"
     granularity: Granularity = Granularity.BATCH
+    pass_rate: PassRate = PassRate.CUMULATIVE
+    joint_iterations: int = 10
+    joint_starts: int = 16
+    score_memory: float = 4.0
     schedule: Schedule = Schedule.STANDARD
     period: int = 5
     epochs: int = 10
@@ -182,6 +221,8 @@ class RunConfig:
         for flag, whole, least in (
             ("--depth", self.depth, 1),
             ("--rho", self.rho, 0),
+            ("--joint-iterations", self.joint_iterations, 0),
+            ("--joint-starts", self.joint_starts, 0),
             ("--period", self.period, 1),
             ("--epochs", self.epochs, 1),
             ("--batch-size", self.batch_size, 1),
@@ -197,11 +238,34 @@ class RunConfig:
             if not (low <= value <= high and math.isfinite(value)):
                 allowed = "a number from 0 to 1" if high == 1.0 else "a finite number of at least 0"
                 raise UsageError(f"{flag}: {value} is not {allowed}")
+        if not 0 < self.score_memory <= LARGEST:
+            raise UsageError(f"--score-memory: {self.score_memory} is not a number of MiB above 0")
+        if self.dropout in OF_WEIGHTS and self.granularity is Granularity.SAMPLE:
+            raise UsageError(
+                f"--granularity: {self.dropout} drops weights, and these are shared by all images of a batch: "
+                "a mask for each image has no meaning there; use --granularity batch"
+            )
+        if self.dropout is Dropout.SPATIAL_MALDROP and self.selector in WITHOUT_SCORE:
+            scored = ", ".join(each for each in Selector if each not in WITHOUT_SCORE)
+            raise UsageError(
+                f"--selector: {self.selector} finds a set of neurons and gives them no score to sum over a channel; "
+                f"for {self.dropout} use one of {scored}"
+            )
+
+    @property
+    def has_rho(self) -> bool:
+        """Whether the variant drops a set number of units in each batch."""
+        return "rho" in SETTINGS[self.dropout]
+
+    @property
+    def unit(self) -> Unit:
+        """What ``rho`` counts."""
+        return UNITS.get(self.dropout, Unit.NEURON)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that matter to this run, and only those: `p` is no part of a run without vanilla dropout."""
+        """The settings that matter to this run, and only those: ``p`` is no part of a run of ``maldrop``."""
         settings = asdict(self)
-        relevant = set(settings) - CONDITIONAL | set(SETTINGS[self.dropout])
+        relevant = set(settings) - CONDITIONAL - WITHOUT_EFFECT | set(SETTINGS[self.dropout])
         for kind, settings_of in FURTHER_SETTINGS.items():
             if kind in relevant:
                 relevant |= set(settings_of.get(getattr(self, kind), ()))
@@ -227,9 +291,10 @@ class RunConfig:
             ("dropout", Dropout),
             ("selector", Selector),
             ("granularity", Granularity),
+            ("pass_rate", PassRate),
             ("schedule", Schedule),
         )
-        rest |= {name: kind(rest[name]) for name, kind in enums}
+        rest |= {name: kind(rest[name]) for name, kind in enums if name in rest}
         return cls(data=DataConfig(**data | {"dataset": Dataset(data["dataset"])}), **rest)
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from maldrop_cli.config import Dropout, Model, RunConfig, UsageError
+from maldrop_cli.config import Model, RunConfig, UsageError
 from maldrop_cli.datasets import ImageData, Split
 from maldrop_cli.devices import device_name, synchronize, threads
 from maldrop_cli.dropout import SCHEDULES, Step
@@ -70,15 +70,17 @@ def train_one(
         normalise = Normalise(data.mean, data.std).to(device)
         optimizer = make_optimizer(model, config, device)
         rows: list[EpochRow] = []
-        dropped, offered = model.head.regulariser.drop_totals()
+        regulariser = model.head.regulariser
         for epoch in range(config.epochs):
+            regulariser.begin_epoch()
+            before = regulariser.drop_totals()
             synchronize(device)
             begin = clock()
             loss, rho = _train_epoch(model, normalise, optimizer, data.train, config, epoch, order, schedule_rng)
             synchronize(device)
             seconds = clock() - begin
             val_loss, top1, top5 = evaluate(model, normalise, data.val, config.batch_size)
-            was, (dropped, offered) = (dropped, offered), model.head.regulariser.drop_totals()
+            dropped, offered = (now - was for now, was in zip(regulariser.drop_totals(), before, strict=True))
             rows.append(
                 EpochRow(
                     epoch=epoch + 1,
@@ -88,7 +90,7 @@ def train_one(
                     val_top5=top5,
                     train_seconds=seconds,
                     rho_mean=rho,
-                    drop_rate=100 * (dropped - was[0]) / max(offered - was[1], 1),
+                    drop_rate=100 * dropped / max(offered, 1),
                 )
             )
             on_epoch(rows[-1])
@@ -147,24 +149,23 @@ def _train_epoch(
     """One pass over the training images: (mean loss, mean rho over the batches or None where it does not apply)."""
     model.train()
     regulariser = model.head.regulariser
-    scheduled = config.dropout in (Dropout.MALDROP, Dropout.RANDOM)
-    schedule, width = SCHEDULES[config.schedule.value], model.head.in_features
+    schedule = SCHEDULES[config.schedule.value]
     examples = len(train.labels)
     batches = torch.randperm(examples, generator=order).to(train.labels.device).split(config.batch_size)
     total = torch.zeros((), device=train.labels.device)
     rhos = 0
     for number, index in enumerate(batches):
         images, labels = normalise(train.images[index]), train.labels[index]
-        if scheduled:
+        if config.has_rho:
             step = Step(epoch, epoch * len(batches) + number, config.period, schedule_rng)
-            regulariser.rho = schedule(config.rho, width, step)
+            regulariser.rho = schedule(config.rho, regulariser.units, step)
             rhos += regulariser.rho
         loss = F.cross_entropy(model(images, labels), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach() * len(labels)
-    return float(total) / examples, rhos / len(batches) if scheduled else None
+    return float(total) / examples, rhos / len(batches) if config.has_rho else None
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maldrop_cli.config import Model, RunConfig, UsageError
 from maldrop_cli.dropout import DropoutLinear
-from maldrop_cli.variants import build_regulariser
+from maldrop_cli.variants import Head, build_regulariser
 
 if TYPE_CHECKING:
     from torchvision.models import VGG
@@ -99,16 +99,24 @@ def hidden_width(model: Model, depth: int, shape: Shape) -> int:
     return VGG16_WIDTH
 
 
+def describe_head(config: RunConfig, shape: Shape, classes: int) -> Head:
+    """The size of the last affine layer, without building the model. Raises as :func:`hidden_width`."""
+    width = hidden_width(config.model, config.depth, shape)
+    return Head(width, classes, config.depth if config.model is Model.CNN else None)
+
+
 def build_model(config: RunConfig, shape: Shape, classes: int, generator: torch.Generator | None = None) -> Classifier:
     """A classifier with fresh weights from torch's global stream: the same draws for every dropout variant."""
-    width = hidden_width(config.model, config.depth, shape)
-    regulariser = build_regulariser(config, width, classes, generator)
+    layer = describe_head(config, shape, classes)
+    regulariser = build_regulariser(config, layer, generator)
     if config.model is Model.CNN:
-        return Classifier(PaperCNN(shape[0], config.depth), DropoutLinear(width, classes, regulariser=regulariser))
+        return Classifier(
+            PaperCNN(shape[0], config.depth), DropoutLinear(layer.width, classes, regulariser=regulariser)
+        )
     from torchvision.models import vgg16
 
     vgg = vgg16(weights=None, num_classes=classes)
-    head = DropoutLinear(width, classes, regulariser=regulariser)
+    head = DropoutLinear(layer.width, classes, regulariser=regulariser)
     head.weight, head.bias = vgg.classifier[-1].weight, vgg.classifier[-1].bias  # as torchvision initialises them
     return Classifier(VGG16Backbone(vgg), head)
 

@@ -15,7 +15,7 @@ from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
 from maldrop_cli.devices import synchronize
 from maldrop_cli.dropout import SELECTORS, Regulariser, TargetedDropout
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.dropout.scores import LastLayer, omega_value
+from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
 from maldrop_cli.dropout.selectors import Select, top_rho
 from maldrop_cli.models import Classifier, Shape, build_model, make_optimizer
 
@@ -38,57 +38,42 @@ class Subject:
 
 
 def subjects(
-    base: RunConfig,
-    dropouts: Sequence[Dropout],
-    selectors: Sequence[Selector],
-    shape: Shape,
-    classes: int,
-    device: torch.device,
-    *,
-    naive: bool,
+    configs: Sequence[RunConfig], shape: Shape, classes: int, device: torch.device, *, naive: bool
 ) -> list[Subject]:
-    """A whole training step for each variant, on one random batch: ``none`` and ``vanilla`` first, then the others.
-
-    ``maldrop`` stands for the chosen selectors, and with ``naive`` each is followed by its naive form.
-    """
+    """A whole training step for each config, on one random batch; with ``naive``, ``maldrop`` is followed by its naive
+    form if its selector has one."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn((base.batch_size, *shape), generator=generator).to(device)
-    labels = torch.randint(0, classes, (base.batch_size,), generator=generator).to(device)
+    batch_size = configs[0].batch_size
+    images = torch.randn((batch_size, *shape), generator=generator).to(device)
+    labels = torch.randint(0, classes, (batch_size,), generator=generator).to(device)
 
     def subject(name: str, config: RunConfig, select: Select | None = None) -> Subject:
         torch.manual_seed(0)
         noise = torch.Generator(device).manual_seed(0)
         model = build_model(config, shape, classes, noise).to(device).train()
         if select is not None:
-            _replace_selector(model.head.regulariser, select, config)
+            _replace_selector(model.head.regulariser, select)
         optimizer = make_optimizer(model, config, device)
         return Subject(name, _step(model, optimizer, images, labels), naive=select is not None)
 
-    chosen = [
-        Dropout.NONE,
-        Dropout.VANILLA,
-        *(d for d in dropouts if d not in (Dropout.NONE, Dropout.VANILLA)),
-    ]
     made = []
-    for dropout in chosen:
-        config = replace(base, dropout=dropout)
-        if dropout is not Dropout.MALDROP:
-            made.append(subject(str(dropout), config))
-            continue
-        for selector in selectors:
-            made.append(subject(str(selector), replace(config, selector=selector)))
-            made += [
-                subject(form, replace(config, selector=selector), top_rho(NAIVE[form][1]))
-                for form in (_naive_forms(selector) if naive else ())
-            ]
+    for config in configs:
+        made.append(subject(subject_name(config), config))
+        if naive and config.dropout is Dropout.MALDROP:
+            made += [subject(form, config, top_rho(NAIVE[form][1])) for form in _naive_forms(config.selector)]
     return made
 
 
-def _replace_selector(regulariser: Regulariser, select: Select, config: RunConfig) -> None:
+def subject_name(config: RunConfig) -> str:
+    """``maldrop`` goes by the name of its selector."""
+    return str(config.selector if config.dropout is Dropout.MALDROP else config.dropout)
+
+
+def _replace_selector(regulariser: Regulariser, select: Select) -> None:
     """Let ``regulariser`` choose by ``select``, a naive form that no registry has."""
     assert isinstance(regulariser, TargetedDropout)
-    omega, per_sample = regulariser.omega, config.granularity is Granularity.SAMPLE
-    regulariser.select = lambda layer: select(layer, config.rho, omega, per_sample, None)  # type: ignore[method-assign]
+    rho, options = regulariser.rho, regulariser.options
+    regulariser.select = lambda layer: select(layer, rho, options)  # type: ignore[method-assign]
 
 
 def _naive_forms(selector: Selector) -> list[str]:
@@ -175,13 +160,12 @@ def mask_agreement(base: RunConfig, shape: Shape, classes: int, selectors: Seque
     with torch.no_grad():
         hidden = model.backbone(torch.randn((8, *shape))).double()
         layer = LastLayer(hidden, model.head.weight.double(), model.head.bias.double(), labels)
-    per_sample = base.granularity is Granularity.SAMPLE
-    omega = omega_value(base.omega, hidden.shape[1], classes)
+    options = Options(omega_value(base.omega, hidden.shape[1], classes), base.granularity is Granularity.SAMPLE)
     agreement = {}
     for selector in selectors:
-        fast = SELECTORS[selector.value](layer, base.rho, omega, per_sample, None)
+        fast = SELECTORS[selector.value](layer, base.rho, options)
         for name in _naive_forms(selector):
-            slow = top_rho(NAIVE[name][1])(layer, base.rho, omega, per_sample, None)
+            slow = top_rho(NAIVE[name][1])(layer, base.rho, options)
             agreement[name] = 100 * _overlap(fast, slow, hidden.shape[1])
     return agreement
 

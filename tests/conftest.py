@@ -14,9 +14,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from maldrop_cli import engine
 from maldrop_cli.__main__ import run
-from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
 from maldrop_cli.datasets import ImageData, load
+from maldrop_cli.results.records import RunRecord
 
 # No deadline, as the machine may be busy; always the same examples, so that a failure in CI is a failure here.
 settings.register_profile("maldrop", deadline=None, derandomize=True)
@@ -44,6 +46,24 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not there, and MALDROP_TEST_DATA names no other folder")
     return folder
+
+
+BASE = RunConfig(  # a run on `tiny`
+    data=DataConfig(dataset=Dataset.SYNTHETIC, shape=(1, 8, 8), classes=3, images=150),
+    epochs=2,
+    batch_size=17,  # 120 images: the last batch has one
+    rho=16,
+)
+
+
+def matching_rho(dropout: Dropout) -> int:
+    """A few of what the variant drops: there are only four channels."""
+    return 1 if dropout is Dropout.SPATIAL_MALDROP else 16
+
+
+def train(config: RunConfig, data: ImageData, device: torch.device | str = "cpu") -> RunRecord:
+    device = torch.device(device)
+    return engine.train_one(engine.start_record(config, data, "digest", device), data.to(device), device)
 
 
 @dataclass(frozen=True)

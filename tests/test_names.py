@@ -7,12 +7,17 @@ from maldrop_cli import config
 from maldrop_cli.datasets import REGISTRY
 from maldrop_cli.dropout import SCHEDULES, SELECTORS
 from maldrop_cli.dropout.naive import NAIVE
+from maldrop_cli.dropout.regularisers import PASS_RATES
+from maldrop_cli.dropout.scores import SCORES, Options
 from maldrop_cli.dropout.selectors import GRANULARITIES
 from maldrop_cli.models import build_model
-from maldrop_cli.variants import build_regulariser
+from maldrop_cli.variants import VARIANTS, Head, build_regulariser
 
 
 def test_registries_and_names_are_equal() -> None:
+    assert set(VARIANTS) == set(config.SETTINGS) == set(config.Dropout)
+    assert set(PASS_RATES) == {str(name) for name in config.PassRate}
+    assert set(SCORES) == {str(name) for name in config.Selector if name not in config.WITHOUT_SCORE} | {"random"}
     assert set(REGISTRY) == set(config.Dataset)
     assert set(SCHEDULES) == {str(name) for name in config.Schedule}
     assert set(SELECTORS) - {"random"} == {str(name) for name in config.Selector}  # random is a --dropout of its own
@@ -22,7 +27,7 @@ def test_registries_and_names_are_equal() -> None:
 
 @pytest.mark.parametrize("dropout", config.Dropout)
 def test_every_variant_can_be_built(dropout: config.Dropout) -> None:
-    regulariser = build_regulariser(config.RunConfig(dropout=dropout, rho=3), 8, 2, torch.Generator())
+    regulariser = build_regulariser(config.RunConfig(dropout=dropout, rho=3), Head(8, 2, 4), torch.Generator())
     assert isinstance(regulariser, torch.nn.Module)
 
 
@@ -31,3 +36,9 @@ def test_every_model_can_be_built(model: config.Model) -> None:
     with torch.device("meta"):
         classifier = build_model(config.RunConfig(model=model, dropout=config.Dropout.NONE), (3, 32, 32), 7)
     assert classifier.head.out_features == 7
+
+
+def test_the_defaults_of_the_layer_are_those_of_the_command_line() -> None:
+    defaults, base = Options(), config.RunConfig()
+    assert (defaults.iterations, defaults.vertices) == (base.joint_iterations, base.joint_starts)
+    assert defaults.score_bytes == base.score_memory * 2**20

@@ -12,18 +12,18 @@ BASE = RunConfig()
 
 def test_arms_differ_in_their_dropout_alone() -> None:
     planned = arms(BASE, list(Dropout))
-    assert [replace(each, dropout=Dropout.MALDROP) for each in planned] == [BASE] * 4
+    assert [replace(each, dropout=Dropout.MALDROP) for each in planned] == [BASE] * len(Dropout)
 
 
 def test_every_combination_once() -> None:
-    points = grid(BASE, [Dropout.MALDROP], [Schedule.STANDARD, Schedule.FORWARD], ["paper", 0.5], [1, 2, 3])
+    points = grid(BASE, [Schedule.STANDARD, Schedule.FORWARD], ["paper", 0.5], {Dropout.MALDROP: [1, 2, 3]})
     assert len(points) == 12
     assert [each.rho for each in points[:3]] == [1, 2, 3]
     assert len({each.run_id("") for each in points}) == 12
 
 
 def test_settings_without_effect_do_not_multiply() -> None:
-    points = grid(BASE, [Dropout.VANILLA, Dropout.RANDOM], [Schedule.STANDARD], ["paper", 0.5], [1, 2])
+    points = grid(BASE, [Schedule.STANDARD], ["paper", 0.5], {Dropout.VANILLA: [1], Dropout.RANDOM: [1, 2]})
     assert [(each.dropout, each.rho) for each in points] == [
         (Dropout.VANILLA, 1),
         (Dropout.RANDOM, 1),
@@ -32,7 +32,8 @@ def test_settings_without_effect_do_not_multiply() -> None:
 
 
 def test_references_come_first_and_once() -> None:
-    points = with_references(BASE, grid(BASE, [Dropout.VANILLA, Dropout.MALDROP], [Schedule.STANDARD], ["paper"], [5]))
+    rhos = {Dropout.VANILLA: [5], Dropout.MALDROP: [5]}
+    points = with_references(BASE, grid(BASE, [Schedule.STANDARD], ["paper"], rhos))
     assert [each.dropout for each in points] == [Dropout.NONE, Dropout.VANILLA, Dropout.MALDROP]
 
 

@@ -1,14 +1,11 @@
 """Each fast score against its literal twin, in float64."""
 
-from unittest import mock
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from maldrop_cli.dropout import scores
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.dropout.scores import SCORES, LastLayer, omega_value
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, omega_value
 
 
 def layer(
@@ -36,14 +33,14 @@ def test_fast_equals_naive(
     fast_name, slow = NAIVE[naive]
     for relu in (False, True):
         inputs = layer(*size, relu=relu, seed=sum(size), device=device)
-        fast = SCORES[fast_name](inputs, omega, per_sample, None)
-        torch.testing.assert_close(fast, slow(inputs, omega, per_sample, None), rtol=1e-10, atol=1e-12)
+        fast = SCORES[fast_name](inputs, Options(omega, per_sample))
+        torch.testing.assert_close(fast, slow(inputs, Options(omega, per_sample)), rtol=1e-10, atol=1e-12)
 
 
 def test_the_heuristic_on_paper() -> None:
     """h = (2, -1), W = [[1, 3], [5, 7]], y = 0, omega = 1/2: V_1 = 2*1 - 2*5/2 = -3, V_2 = -1*3 + 1*7/2 = 1/2."""
     inputs = LastLayer(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 3.0], [5.0, 7.0]]), None, torch.tensor([0]))
-    torch.testing.assert_close(SCORES["heuristic"](inputs, 0.5, True, None), torch.tensor([[-3.0, 0.5]]))
+    torch.testing.assert_close(SCORES["heuristic"](inputs, Options(0.5, True)), torch.tensor([[-3.0, 0.5]]))
 
 
 def test_single_is_the_loss_of_a_real_forward_pass() -> None:
@@ -51,7 +48,7 @@ def test_single_is_the_loss_of_a_real_forward_pass() -> None:
     hidden, weight, bias, labels = inputs
     assert labels is not None
     before = cross_entropy(linear(hidden, weight, bias), labels, reduction="none")
-    score = SCORES["single"](inputs, 0.0, True, None)
+    score = SCORES["single"](inputs, Options(0.0, True))
     for n in range(4):
         for j in range(9):
             without = hidden[n].clone()
@@ -64,23 +61,23 @@ def test_single_is_the_loss_of_a_real_forward_pass() -> None:
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_single_does_not_depend_on_its_blocks(budget: int, per_sample: bool) -> None:
     inputs = layer(6, 11, 4)
-    whole = SCORES["single"](inputs, 0.0, per_sample, None)
-    with mock.patch.object(scores, "SCORE_BYTES", budget):
-        torch.testing.assert_close(SCORES["single"](inputs, 0.0, per_sample, None), whole)
+    whole = SCORES["single"](inputs, Options(per_sample=per_sample))
+    blocks = SCORES["single"](inputs, Options(per_sample=per_sample, score_bytes=budget))
+    torch.testing.assert_close(blocks, whole)
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e30])
 def test_single_stands_large_logits(scale: float) -> None:
     inputs = layer(5, 8, 3)._replace(bias_C=None)
     big = LastLayer(inputs.hidden_ND.float() * scale, inputs.weight_CD.float(), None, inputs.labels_N)
-    assert SCORES["single"](big, 0.0, True, None).isfinite().all()
+    assert SCORES["single"](big, Options(0.0, True)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", [name for name in SCORES if name != "random"])
 def test_the_batch_score_is_the_sum_over_samples(name: str, device: torch.device) -> None:
     inputs = layer(12, 30, 6, device=device)
-    per_sample = SCORES[name](inputs, 0.3, True, None)
-    torch.testing.assert_close(SCORES[name](inputs, 0.3, False, None), per_sample.sum(0))
+    per_sample = SCORES[name](inputs, Options(0.3, True))
+    torch.testing.assert_close(SCORES[name](inputs, Options(0.3, False)), per_sample.sum(0))
 
 
 def test_no_score_builds_an_examples_by_neurons_by_classes_tensor() -> None:
@@ -99,7 +96,7 @@ def test_no_score_builds_an_examples_by_neurons_by_classes_tensor() -> None:
 
     inputs = layer(32, 50, 20)
     with Watch():  # type: ignore[no-untyped-call]
-        SCORES["heuristic"](inputs, 0.1, True, None)
+        SCORES["heuristic"](inputs, Options(0.1, True))
     assert largest == 32 * 50
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli.dropout import SELECTORS, keep_mask
-from maldrop_cli.dropout.scores import SCORES, LastLayer, omega_value
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, omega_value
 
 Problem = tuple[Tensor, Tensor, Tensor, int]
 
@@ -48,7 +48,7 @@ def test_no_kept_neuron_scores_higher_than_a_dropped_one(problem: Problem, name:
     hidden, weight, labels, rho = problem
     mask = keep_mask(hidden, weight, labels, rho, selector=name, granularity=granularity)
     omega = omega_value(None, hidden.shape[1], weight.shape[0])
-    score = SCORES[name](LastLayer(hidden, weight, None, labels), omega, True, None)
+    score = SCORES[name](LastLayer(hidden, weight, None, labels), Options(omega, True))
     if granularity == "batch":
         score = score.sum(0).expand_as(score)
     dropped = score.masked_fill(mask, torch.inf).amin(1)
@@ -62,7 +62,7 @@ def test_permuting_the_neurons_permutes_the_dropped_scores(problem: Problem, nam
     hidden, weight, labels, rho = problem
     order = torch.randperm(hidden.shape[1], generator=torch.Generator().manual_seed(0))
     omega = omega_value(None, hidden.shape[1], weight.shape[0])
-    score = SCORES[name](LastLayer(hidden, weight, None, labels), omega, True, None)
+    score = SCORES[name](LastLayer(hidden, weight, None, labels), Options(omega, True))
     one = keep_mask(hidden, weight, labels, rho, selector=name, granularity=granularity)
     other = keep_mask(hidden[:, order], weight[:, order], labels, rho, selector=name, granularity=granularity)
     if granularity == "batch":
@@ -93,7 +93,7 @@ def test_permuting_the_neurons_leaves_the_loss_of_a_searched_set(problem: Proble
 def test_one_example_makes_both_granularities_equal(problem: Problem) -> None:
     hidden, weight, labels, rho = (problem[0][:1], problem[1], problem[2][:1], problem[3])
     masks = [keep_mask(hidden, weight, labels, rho, granularity=each) for each in ("batch", "sample")]
-    score = SCORES["heuristic"](LastLayer(hidden, weight, None, labels), 0.1, True, None)
+    score = SCORES["heuristic"](LastLayer(hidden, weight, None, labels), Options(0.1, True))
     torch.testing.assert_close(*((score * mask).sum() for mask in masks), check_stride=False, atol=1e-9, rtol=0)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from maldrop_cli import timing
 from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
+from maldrop_cli.sweep.plan import subjects as plan_subjects
 from maldrop_cli.timing import NAIVE_SAMPLES, WARM_UP, Subject, mask_agreement, measure, peak_mib, subjects
 
 CPU = torch.device("cpu")
@@ -65,21 +66,21 @@ def test_the_device_is_synchronised_around_every_sample(monkeypatch: pytest.Monk
 
 
 def test_the_subjects() -> None:
-    made = subjects(BASE, list(Dropout), [Selector.HEURISTIC, Selector.SINGLE], SHAPE, CLASSES, CPU, naive=True)
-    assert [each.name for each in made] == [
-        "none",
-        "vanilla",
-        "heuristic",
-        "heuristic-loop",
-        "single",
-        "single-naive",
-        "random",
-    ]
+    plan = plan_subjects(BASE, [Dropout.MALDROP, Dropout.RANDOM], [Selector.HEURISTIC, Selector.SINGLE])
+    made = subjects(plan, SHAPE, CLASSES, CPU, naive=True)
+    names = ["none", "vanilla", "heuristic", "heuristic-loop", "single", "single-naive", "random"]
+    assert [each.name for each in made] == names
     assert [each.name for each in made if each.naive] == ["heuristic-loop", "single-naive"]
     for each in made:
         each.step()
-    few = subjects(BASE, [Dropout.MALDROP], [Selector.SINGLE], SHAPE, CLASSES, CPU, naive=False)
-    assert [each.name for each in few] == ["none", "vanilla", "single"]
+    few = plan_subjects(BASE, [Dropout.MALDROP], [Selector.SINGLE])
+    assert [each.name for each in subjects(few, SHAPE, CLASSES, CPU, naive=True)] == [*names[:2], *names[4:6]]
+
+
+@pytest.mark.parametrize("dropout", Dropout)
+def test_every_variant_can_be_timed(dropout: Dropout) -> None:
+    [made] = subjects([replace(BASE, dropout=dropout, rho=2)], SHAPE, CLASSES, CPU, naive=False)
+    made.step()
 
 
 def test_a_step_trains() -> None:
@@ -94,7 +95,7 @@ def test_a_step_trains() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "cross_entropy", watch)
-        none = subjects(replace(BASE, lr=0.1), [], [], SHAPE, CLASSES, CPU, naive=False)[0]
+        none = subjects([replace(BASE, dropout=Dropout.NONE, lr=0.1)], SHAPE, CLASSES, CPU, naive=False)[0]
         for _ in range(20):
             none.step()
     assert seen[-1] < 0.5 * seen[0]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli.dropout import keep_mask, worst, worst_set
-from maldrop_cli.dropout.scores import LastLayer
+from maldrop_cli.dropout.scores import LastLayer, Options
 
 ROWS = 4  # examples in each small problem
 
@@ -92,7 +92,7 @@ def test_the_loss_never_falls_with_more_iterations(per_sample: bool) -> None:
         layer = LastLayer(hidden, weight, bias, labels)
         before = None
         for iterations in range(6):
-            _, loss_N, rounds = worst.ascend(layer, rho, 0.1, per_sample, iterations)
+            _, loss_N, rounds = worst.ascend(layer, rho, Options(0.1, per_sample, iterations=iterations))
             assert rounds <= iterations
             now = loss_N if per_sample else loss_N.sum()
             assert before is None or (now >= before).all()
@@ -128,7 +128,7 @@ def test_gradient_is_minus_hidden_times_its_gradient() -> None:
     assert hidden.grad is not None
     expected = -hidden.detach() * hidden.grad
     layer = LastLayer(hidden.detach(), weight, bias, labels)
-    torch.testing.assert_close(SCORES["gradient"](layer, 0.0, True, None), expected)
+    torch.testing.assert_close(SCORES["gradient"](layer, Options(0.0, True)), expected)
 
 
 def test_the_controls() -> None:
@@ -136,8 +136,8 @@ def test_the_controls() -> None:
 
     hidden, weight, bias, labels, _ = problem(4)
     layer = LastLayer(hidden, weight, bias, labels)
-    torch.testing.assert_close(SCORES["magnitude"](layer, 0.0, True, None), hidden.abs())
-    least, most = (SCORES[name](layer, 0.3, True, None) for name in ("least-useful", "heuristic"))
+    torch.testing.assert_close(SCORES["magnitude"](layer, Options(0.0, True)), hidden.abs())
+    least, most = (SCORES[name](layer, Options(0.3, True)) for name in ("least-useful", "heuristic"))
     torch.testing.assert_close(least, -most)
 
 

@@ -71,15 +71,16 @@ def compare(
     )
     named_seeds, wanted = parse_seeds(seeds), parse_single(rho, "--rho")
 
-    from maldrop_cli.cli.session import Session, width_of
+    from maldrop_cli.cli.session import Session, head_of, sized
     from maldrop_cli.render.runs import arm_rows, arm_table, failures, machine_line, settings_line, verdict_table
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare as compare_arms
 
     session = Session(subject, training, device, output)
-    config = replace(config, rho=wanted.count(width_of(config, subject), "--rho"))
-    records = session.carry_out(over_seeds(arms(config, dropouts), named_seeds, rotate=True))
+    head = head_of(config, subject)
+    plan = [sized(arm, head, wanted) for arm in arms(config, dropouts)]
+    records = session.carry_out(over_seeds(plan, named_seeds, rotate=True))
 
     by_dropout = {arm.config.dropout: arm for arm in group(records)}
     comparison = compare_arms([by_dropout[each] for each in dropouts], against, margin)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maldrop_cli.config import Dataset, Dropout, Granularity, Model, Preset, RunConfig, Schedule, Selector
+from maldrop_cli.config import Dataset, Dropout, Granularity, Model, PassRate, Preset, RunConfig, Schedule, Selector
 
 _DEFAULT = RunConfig()
 
@@ -54,8 +54,15 @@ class SubjectOptions:
         int,
         _data(help="Channels of the CNN's second convolution; the paper's text says 1, its 4,096 neurons need 4."),
     ] = _DEFAULT.depth
-    p: Annotated[float, _variant(help="Vanilla dropout's rate.")] = _DEFAULT.p
+    p: Annotated[float, _variant(help="Rate of vanilla, spatial, dropconnect and nested.")] = _DEFAULT.p
     granularity: Annotated[str, _variant(help=f"One mask for what? {_names(Granularity)}.")] = str(_DEFAULT.granularity)
+    joint_iterations: Annotated[int, _variant(help="Of the selector joint: rounds of ascent, at most.")] = (
+        _DEFAULT.joint_iterations
+    )
+    joint_starts: Annotated[int, _variant(help="Of the selector joint: starts beside softmax, at most.")] = (
+        _DEFAULT.joint_starts
+    )
+    score_memory: Annotated[float, _machine(help="Of the selector single: MiB to work in.")] = _DEFAULT.score_memory
     batch_size: Annotated[int, _training(help="Images in a training batch.")] = _DEFAULT.batch_size
 
 
@@ -64,6 +71,9 @@ class TrainingOptions:
     """How it is trained."""
 
     period: Annotated[int, _variant(help="Of the schedule periodic: drop in every so many-th batch.")] = _DEFAULT.period
+    pass_rate: Annotated[
+        str, _variant(help=f"What scales neurons at test time: how often they passed, {_names(PassRate)}.")
+    ] = str(_DEFAULT.pass_rate)
     epochs: Annotated[int, _training(help="Passes over the training images.")] = _DEFAULT.epochs
     lr: Annotated[float, _training(help="SGD's learning rate.")] = _DEFAULT.lr
     momentum: Annotated[float, _training(help="SGD's momentum.")] = _DEFAULT.momentum

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from maldrop_cli import datasets, devices, engine
 from maldrop_cli.cli.options import DeviceOptions, OutputOptions, SubjectOptions, TrainingOptions
 from maldrop_cli.config import MaldropError, RunConfig
-from maldrop_cli.models import hidden_width
+from maldrop_cli.models import describe_head
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures, name
 from maldrop_cli.render.tables import plural
 from maldrop_cli.results.records import RunRecord
 from maldrop_cli.results.store import Store
+from maldrop_cli.sweep.axes import Quantity
 from maldrop_cli.sweep.executors import serial
-from maldrop_cli.variants import check_selector
+from maldrop_cli.variants import Head, check_variant
 
 
-def width_of(config: RunConfig, subject: SubjectOptions) -> int:
-    """D of the model on these images, without loading them all."""
-    shape, _ = datasets.describe(config.data, subject.data_dir)
-    return hidden_width(config.model, config.depth, shape)
+def head_of(config: RunConfig, subject: SubjectOptions) -> Head:
+    """The last layer of the model on these images, without loading them all."""
+    shape, classes = datasets.describe(config.data, subject.data_dir)
+    return describe_head(config, shape, classes)
+
+
+def available(config: RunConfig, head: Head) -> int:
+    """How many neurons, channels or weights the variant has to drop from; UsageError where it can't be had."""
+    check_variant(replace(config, rho=0), head)
+    return head.units(config.unit)
+
+
+def sized(config: RunConfig, head: Head, rho: Quantity) -> RunConfig:
+    """``config`` with ``rho`` as a number of what its variant drops. Raises as :func:`available`."""
+    if config.has_rho:
+        return replace(config, rho=rho.count(available(config, head), "--rho", config.unit))
+    return config
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,10 @@ class Session:
         """Load the data, then train or reuse every run of the plan."""
         out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
         device = devices.prepare(self.device.device, self.device.threads)
-        width = width_of(plan[0], self.subject)
+        head = head_of(plan[0], self.subject)
         for config in plan:
             engine.check_deterministic(config, device)
-            check_selector(config, width)
+            check_variant(config, head)
         store = Store(out, reporter.warn)
         store.prepare()
         with reporter:

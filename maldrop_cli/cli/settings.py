@@ -12,6 +12,7 @@ from maldrop_cli.config import (
     Granularity,
     Model,
     Name,
+    PassRate,
     Preset,
     RunConfig,
     UsageError,
@@ -25,6 +26,7 @@ def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given
     config = replace(
         subject_config(subject),
         period=training.period,
+        pass_rate=parse_name(PassRate, training.pass_rate, "--pass-rate"),
         epochs=training.epochs,
         lr=training.lr,
         momentum=training.momentum,
@@ -50,6 +52,9 @@ def subject_config(subject: SubjectOptions) -> RunConfig:
         depth=subject.depth,
         p=subject.p,
         granularity=parse_name(Granularity, subject.granularity, "--granularity"),
+        joint_iterations=subject.joint_iterations,
+        joint_starts=subject.joint_starts,
+        score_memory=subject.score_memory,
         batch_size=subject.batch_size,
     )
 

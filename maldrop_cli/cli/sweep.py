@@ -64,15 +64,17 @@ def sweep(
     config = base_config(subject, training, given)
     config = replace(config, selector=parse_name(Selector, selector, "--selector"))
 
-    from maldrop_cli.cli.session import Session, width_of
+    from maldrop_cli.cli.session import Session, available, head_of
     from maldrop_cli.render.runs import arm_rows, failures, machine_line, settings_line, sweep_table
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare
 
     session = Session(subject, training, device, output)
-    rhos = to_counts(quantities, width_of(config, subject), "--rho")
-    points = with_references(replace(config, rho=rhos[0]), grid(config, dropouts, schedules, omegas, rhos))
+    head = head_of(config, subject)
+    variants = [replace(config, dropout=each) for each in dropouts]
+    rhos = {each.dropout: to_counts(quantities, available(each, head), "--rho", each.unit) for each in variants}
+    points = with_references(config, grid(config, schedules, omegas, rhos))
     records = session.carry_out(over_seeds(points, named_seeds))
 
     comparison = compare(group(records), Dropout.VANILLA, margin=0.5)

@@ -48,6 +48,7 @@ def timeit(
     from maldrop_cli.cli.settings import parse_names, subject_config
     from maldrop_cli.config import Dropout, Selector, parse_omega
     from maldrop_cli.sweep.axes import parse_single
+    from maldrop_cli.sweep.plan import subjects as subject_configs
 
     check_output(output)
     dropouts = parse_names(Dropout, dropout, "--dropout")
@@ -60,21 +61,22 @@ def timeit(
     from rich.console import Console
 
     from maldrop_cli import datasets, devices, timing
-    from maldrop_cli.models import hidden_width
+    from maldrop_cli.cli.session import head_of, sized
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.timings import tables, timing_rows
     from maldrop_cli.results.records import environment
     from maldrop_cli.results.timings import Timing
-    from maldrop_cli.variants import check_selector
+    from maldrop_cli.variants import check_variant
 
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
-    width = hidden_width(config.model, config.depth, shape)
-    config = replace(config, rho=wanted.count(width, "--rho"))
-    for each in selectors:
-        check_selector(replace(config, selector=each), width)
+    head = head_of(config, subject)
+    config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
+    configs = [sized(each, head, wanted) for each in subject_configs(config, dropouts, selectors)]
+    for each in configs:
+        check_variant(each, head)
     with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
-        subjects = timing.subjects(config, dropouts, selectors, shape, classes, where, naive=naive)
+        subjects = timing.subjects(configs, shape, classes, where, naive=naive)
         samples = timing.measure(subjects, where, rounds, tick=reporter.preparing)
         peaks = {each.name: timing.peak_mib(each.step, where) for each in subjects if not each.naive}
         agreement = timing.mask_agreement(config, shape, classes, selectors) if naive else {}

@@ -53,11 +53,11 @@ def train(
     )
     wanted = parse_single(rho, "--rho")
 
-    from maldrop_cli.cli.session import Session, width_of
+    from maldrop_cli.cli.session import Session, head_of, sized
     from maldrop_cli.render.runs import epoch_rows, train_table
 
     session = Session(subject, training, device, output)
-    config = replace(config, rho=wanted.count(width_of(config, subject), "--rho"))
+    config = sized(config, head_of(config, subject), wanted)
     records = session.carry_out([config])
     present([train_table(records[0])], epoch_rows(records), output)
     session.conclude(records)

@@ -1,9 +1,14 @@
 """Malicious Dropout as a library: needs torch, and nothing else of this package."""
 
-from maldrop_cli.dropout.layers import (
-    DropoutLinear,
-    MalDropLinear,
+from maldrop_cli.dropout.layers import DropoutLinear, MalDropLinear
+from maldrop_cli.dropout.regularisers import (
+    Composition,
+    CountedDropout,
+    DropConnect,
+    MalDropConnect,
+    NestedDropout,
     Regulariser,
+    SpatialDropout,
     TargetedDropout,
     VanillaDropout,
 )
@@ -14,9 +19,15 @@ from maldrop_cli.dropout.worst import WorstSet
 __all__ = [
     "SCHEDULES",
     "SELECTORS",
+    "Composition",
+    "CountedDropout",
+    "DropConnect",
     "DropoutLinear",
+    "MalDropConnect",
     "MalDropLinear",
+    "NestedDropout",
     "Regulariser",
+    "SpatialDropout",
     "Step",
     "TargetedDropout",
     "VanillaDropout",

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.dropout.scores import LastLayer, Score
+from maldrop_cli.dropout.scores import LastLayer, Options, Score
 
 
 @torch.no_grad()
-def heuristic_loop(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def heuristic_loop(layer: LastLayer, options: Options) -> Tensor:
     """V_j, section 4.1, as the text describes it: neuron by neuron, class by class."""
     hidden_ND, weight_CD, _, labels_N = layer
     assert labels_N is not None
@@ -16,12 +16,12 @@ def heuristic_loop(layer: LastLayer, omega: float, per_sample: bool, generator: 
     for j in range(hidden_ND.shape[1]):
         for k in range(weight_CD.shape[0]):
             contribution_N = hidden_ND[:, j] * weight_CD[k, j]
-            score_ND[:, j] += torch.where(labels_N == k, contribution_N, -omega * contribution_N)
-    return score_ND if per_sample else score_ND.sum(0)
+            score_ND[:, j] += torch.where(labels_N == k, contribution_N, -options.omega * contribution_N)
+    return score_ND if options.per_sample else score_ND.sum(0)
 
 
 @torch.no_grad()
-def single_naive(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def single_naive(layer: LastLayer, options: Options) -> Tensor:
     """L_(j->0) - L, section 4.1, by one forward pass of the last layer for each of the D neurons."""
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
@@ -35,7 +35,7 @@ def single_naive(layer: LastLayer, omega: float, per_sample: bool, generator: to
         without_ND = hidden_ND.clone()
         without_ND[:, j] = 0.0
         score_ND[:, j] = loss_N(without_ND) - before_N
-    return score_ND if per_sample else score_ND.sum(0)
+    return score_ND if options.per_sample else score_ND.sum(0)
 
 
 NAIVE: dict[str, tuple[str, Score]] = {  # name of the naive form: name of its fast form, function

@@ -1,9 +1,10 @@
 """How much each neuron of the layer before the last helps the right answer: the higher, the sooner it is dropped.
 
-Shapes: N examples, D neurons, C classes. Every score function maps ``(layer, omega, per_sample, generator)`` to
-``score_ND``, or, with ``per_sample=False``, to ``score_D``, its sum over the batch. None builds an N x D x C tensor.
+Shapes: N examples, D neurons, C classes. Every score function maps ``(layer, options)`` to ``score_ND``, or, without
+``options.per_sample``, to ``score_D``, its sum over the batch. None builds an N x D x C tensor.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Score = Callable[["LastLayer", float, bool, "torch.Generator | None"], Tensor]
-
-SCORE_BYTES = 8 * 2**20  # working memory of `single`; about the size of a CPU's cache
+Score = Callable[["LastLayer", "Options"], Tensor]
 
 
 class LastLayer(NamedTuple):
@@ -23,6 +22,24 @@ class LastLayer(NamedTuple):
     weight_CD: Tensor
     bias_C: Tensor | None
     labels_N: Tensor | None
+
+
+class Options(NamedTuple):
+    """How neurons are scored, and how sets of them are searched for; each selector looks at what concerns it.
+
+    ``omega``: weight of the wrong classes. ``per_sample``: a mask for each example, else one for the batch.
+    ``generator``: the randomness of ``random``. ``area``: neurons in a channel, which are dropped together; 1 but for
+    spatial dropout. ``score_bytes``: working memory of ``single``, by default about a CPU's cache. ``iterations``:
+    the most rounds of ``joint`` from each start. ``vertices``: the most starts of ``joint`` beside softmax.
+    """
+
+    omega: float = 0.0
+    per_sample: bool = True
+    generator: torch.Generator | None = None
+    area: int = 1
+    score_bytes: int = 4 * 2**20
+    iterations: int = 10
+    vertices: int = 16
 
 
 def omega_value(omega: float | str | None, width: int, classes: int) -> float:
@@ -39,7 +56,7 @@ def omega_value(omega: float | str | None, width: int, classes: int) -> float:
     return float(omega)
 
 
-def heuristic(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def heuristic(layer: LastLayer, options: Options) -> Tensor:
     """V_j = h_j W_yj - omega h_j sum_(k != y) W_kj, section 4.1; time O(ND + CD).
 
     The sum over wrong classes is the column sum less the right class, so one gather of W's rows by label suffices:
@@ -48,25 +65,29 @@ def heuristic(layer: LastLayer, omega: float, per_sample: bool, generator: torch
     """
     hidden_ND, weight_CD, _, labels_N = layer
     assert labels_N is not None
-    total_D, classes = weight_CD.sum(0), weight_CD.shape[0]
-    if per_sample:
+    omega, total_D = options.omega, weight_CD.sum(0)
+    few_classes = weight_CD.shape[0] <= hidden_ND.shape[0]  # then C x D is the smaller array to work on
+    if options.per_sample and few_classes:
         helpful_CD = torch.add((1.0 + omega) * weight_CD, total_D, alpha=-omega)
-        return F.embedding(labels_N, helpful_CD) * hidden_ND
-    if classes <= hidden_ND.shape[0]:
-        by_class_CD = F.one_hot(labels_N, classes).to(hidden_ND.dtype).T @ hidden_ND
+        return F.embedding(labels_N, helpful_CD).mul_(hidden_ND)
+    if options.per_sample:
+        helpful_ND = F.embedding(labels_N, weight_CD).mul_(1.0 + omega)
+        return helpful_ND.sub_(omega * total_D).mul_(hidden_ND)
+    if few_classes:
+        by_class_CD = F.one_hot(labels_N, weight_CD.shape[0]).to(hidden_ND.dtype).T @ hidden_ND
         return (1.0 + omega) * (by_class_CD * weight_CD).sum(0) - omega * total_D * by_class_CD.sum(0)
-    right_D = (F.embedding(labels_N, weight_CD) * hidden_ND).sum(0)
+    right_D = F.embedding(labels_N, weight_CD).mul_(hidden_ND).sum(0)
     return (1.0 + omega) * right_D - omega * total_D * hidden_ND.sum(0)
 
 
-def gradient(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def gradient(layer: LastLayer, options: Options) -> Tensor:
     """V_j = h_j (W_yj - sum_k p_k W_kj) with p = softmax(z): the first-order rise of the loss, -h_j dl/dh_j.
 
     It mends what section 4.1 says of its own heuristic, that a wrong class with a low score should not count. ``omega``
     does not enter.
     """
     logits_NC = F.linear(layer.hidden_ND, layer.weight_CD, layer.bias_C)
-    return against(layer, logits_NC.softmax(1), per_sample)
+    return against(layer, logits_NC.softmax(1), options.per_sample)
 
 
 def against(layer: LastLayer, probability_NC: Tensor, per_sample: bool) -> Tensor:
@@ -79,49 +100,70 @@ def against(layer: LastLayer, probability_NC: Tensor, per_sample: bool) -> Tenso
     return ((difference_NC.T @ hidden_ND) * weight_CD).sum(0)
 
 
-def least_useful(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def least_useful(layer: LastLayer, options: Options) -> Tensor:
     """The heuristic turned round: drops the neurons that help the right answer least. A control."""
-    return heuristic(layer, omega, per_sample, generator).neg_()
+    return heuristic(layer, options).neg_()
 
 
-def magnitude(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def magnitude(layer: LastLayer, options: Options) -> Tensor:
     """|h_j|, whatever it says: a control. ``omega`` and the labels do not enter."""
     size_ND = layer.hidden_ND.abs()
-    return size_ND if per_sample else size_ND.sum(0)
+    return size_ND if options.per_sample else size_ND.sum(0)
 
 
-def single(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def single(layer: LastLayer, options: Options) -> Tensor:
     """The exact rise of the loss when neuron j alone is dropped, L_(j->0) - L, section 4.1, without a forward pass.
 
-    With p = softmax(z): L_(j->0) - L = log sum_k p_k exp(-h_j W_kj) + h_j W_yj. It takes N D C exponentials, worked
-    off in blocks of at most ``SCORE_BYTES``. ``omega`` does not enter.
+    With p = softmax(z): L_(j->0) - L = log sum_k p_k exp(-h_j W_kj) + h_j W_yj. It takes N D C exponentials, class by
+    class in blocks of at most ``options.score_bytes``. ``omega`` does not enter.
     """
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
     logp_NC = F.log_softmax(F.linear(hidden_ND, weight_CD, bias_C), dim=1)
-    (examples, width), classes = hidden_ND.shape, weight_CD.shape[0]
-    items = max(SCORE_BYTES // (classes * logp_NC.element_size()), 1)  # N x D products a block may hold
+    (examples, width), steep = hidden_ND.shape, torch.compiler.is_compiling() or _steep(hidden_ND, weight_CD)
+    items = max(options.score_bytes // (3 * logp_NC.element_size()), 1)  # of the three arrays of a block
     neurons = min(width, items)
     rows = max(items // neurons, 1)
-    score = logp_NC.new_zeros((examples, width) if per_sample else width)
+    score = logp_NC.new_zeros((examples, width) if options.per_sample else width)
     for n in range(0, examples, rows):
         for d in range(0, width, neurons):
             hidden_nd, weight_Cd = hidden_ND[n : n + rows, d : d + neurons], weight_CD[:, d : d + neurons]
-            terms_nCd = (hidden_nd.unsqueeze(1) * weight_Cd).neg_().add_(logp_NC[n : n + rows].unsqueeze(2))
-            rise_nd = torch.logsumexp(terms_nCd, 1)
-            rise_nd += hidden_nd * F.embedding(labels_N[n : n + rows], weight_Cd)
-            if per_sample:
+            rise_nd = _log_sum(hidden_nd, weight_Cd, logp_NC[n : n + rows], steep)
+            rise_nd.addcmul_(hidden_nd, F.embedding(labels_N[n : n + rows], weight_Cd))
+            if options.per_sample:
                 score[n : n + rows, d : d + neurons] = rise_nd
             else:
                 score[d : d + neurons] += rise_nd.sum(0)
     return score
 
 
-def random(layer: LastLayer, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def _log_sum(hidden_nd: Tensor, weight_Cd: Tensor, logp_nC: Tensor, steep: bool) -> Tensor:
+    """log sum_k exp(logp_k - h_j W_kj), class by class; ``steep`` takes the slower way that can't overflow."""
+    total_nd: Tensor | None = None
+    for weight_d, logp_n in zip(weight_Cd, logp_nC.unbind(1), strict=True):
+        term_nd = torch.addcmul(logp_n.unsqueeze(1), hidden_nd, weight_d, value=-1)
+        if steep:
+            total_nd = term_nd if total_nd is None else torch.logaddexp(total_nd, term_nd)
+        else:
+            term_nd.exp_()
+            total_nd = term_nd if total_nd is None else total_nd.add_(term_nd)
+    assert total_nd is not None
+    return total_nd if steep else total_nd.log_()
+
+
+def _steep(hidden_ND: Tensor, weight_CD: Tensor) -> bool:
+    """Whether exp(h_j W_kj) might leave the numbers' range: as the largest p_k is at least 1/C, half of it is safe."""
+    if hidden_ND.numel() == 0:
+        return False
+    largest = torch.stack([torch.stack(tensor.aminmax()).abs().amax() for tensor in (hidden_ND, weight_CD)])
+    return bool(largest.prod() > 0.45 * math.log(torch.finfo(weight_CD.dtype).max))
+
+
+def random(layer: LastLayer, options: Options) -> Tensor:
     """Uniform noise, so that the top rho are a uniformly random set of exactly rho neurons: the control."""
     hidden_ND = layer.hidden_ND
-    shape = hidden_ND.shape if per_sample else hidden_ND.shape[1:]
-    return torch.rand(shape, generator=generator, device=hidden_ND.device)
+    shape = hidden_ND.shape if options.per_sample else hidden_ND.shape[1:]
+    return torch.rand(shape, generator=options.generator, device=hidden_ND.device)
 
 
 SCORES: dict[str, Score] = {

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from maldrop_cli.dropout import worst
-from maldrop_cli.dropout.scores import SCORES, LastLayer, Score, omega_value
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, Score, omega_value
 
 GRANULARITIES = ("batch", "sample")
 
-# (layer, rho, omega, per_sample, generator) -> indices of the neurons to drop: drop_NR, or one drop_R for the whole
-# batch. R is rho; the indices in a row are distinct and in no particular order. The arguments are taken as valid.
-Select = Callable[[LastLayer, int, float, bool, torch.Generator | None], Tensor]
+# (layer, rho, options) -> indices of the neurons to drop: drop_NR, or one drop_R for the whole batch. R is rho, or rho
+# times the neurons in a channel; the indices in a row are distinct and in no particular order. The arguments are taken
+# as valid.
+Select = Callable[[LastLayer, int, Options], Tensor]
 
 
 def precisely(select: Select) -> Select:
@@ -22,41 +23,65 @@ def precisely(select: Select) -> Select:
 
     @functools.wraps(select)
     @torch.no_grad()
-    def wrapped(
-        layer: LastLayer, rho: int, omega: float, per_sample: bool, generator: torch.Generator | None
-    ) -> Tensor:
+    def wrapped(layer: LastLayer, rho: int, options: Options) -> Tensor:
         layer = layer._replace(hidden_ND=layer.hidden_ND.to(layer.weight_CD.dtype))
         with torch.autocast(layer.hidden_ND.device.type, enabled=False):
-            return select(layer, rho, omega, per_sample, generator)
+            return select(layer, rho, options)
 
     return wrapped
 
 
 def top_rho(score: Score) -> Select:
-    """The selector that drops the rho neurons of highest ``score``."""
+    """The selector that drops the rho neurons of highest ``score``, or the rho channels of highest summed score."""
 
     @precisely
-    def select(layer: LastLayer, rho: int, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
-        return score(layer, omega, per_sample, generator).topk(rho, dim=-1, sorted=False).indices
+    def select(layer: LastLayer, rho: int, options: Options) -> Tensor:
+        value, area = score(layer, options), options.area
+        if area == 1:
+            return value.topk(rho, dim=-1, sorted=False).indices
+        summed = value.view(*value.shape[:-1], -1, area).sum(-1)
+        channels = summed.topk(rho, dim=-1, sorted=False).indices
+        return (channels.unsqueeze(-1) * area + torch.arange(area, device=channels.device)).flatten(-2)
 
     return select
 
 
+def uncompiled(select: Select) -> Select:
+    """``select`` as it is, even within ``torch.compile``: its loops depend on rho and on numbers it has found."""
+
+    @functools.wraps(select)
+    def wrapped(layer: LastLayer, rho: int, options: Options) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return select(layer, rho, options)
+        drop: Tensor = torch.compiler.disable(select)(layer, rho, options)
+        return drop
+
+    return wrapped
+
+
 SELECTORS: dict[str, Select] = {
     **{name: top_rho(score) for name, score in SCORES.items()},
-    "joint": precisely(worst.joint),
-    "greedy": precisely(worst.greedy),
-    "exhaustive": precisely(worst.exhaustive),
+    **{name: uncompiled(precisely(search)) for name, search in worst.SEARCHES.items()},
 }
 NEEDS_LABELS = frozenset(SELECTORS) - {"random", "magnitude"}
 
 
-def check_choice(selector: str, granularity: str) -> None:
-    """Raise ValueError unless both names are known."""
+def check_choice(selector: str, granularity: str, area: int = 1) -> None:
+    """Raise ValueError unless both names are known, and the selector can choose channels if there are any."""
     if selector not in SELECTORS:
         raise ValueError(f"no selector is called {selector!r}; there are {', '.join(SELECTORS)}")
     if granularity not in GRANULARITIES:
         raise ValueError(f"no granularity is called {granularity!r}; there are {', '.join(GRANULARITIES)}")
+    if area > 1 and selector not in SCORES:
+        raise ValueError(f"the selector {selector!r} has no score to sum over a channel; {', '.join(SCORES)} have")
+
+
+def check_count(name: str, value: int) -> int:
+    """``value`` as an int; ValueError unless it is at least 0, TypeError unless it is a whole number."""
+    count = operator.index(value)
+    if count < 0:
+        raise ValueError(f"{name} is {count}, and must be at least 0")
+    return count
 
 
 def check_rho(rho: int, width: int) -> int:
@@ -91,6 +116,8 @@ def keep_mask(
     omega: float | str | None = None,
     granularity: str = "sample",
     generator: torch.Generator | None = None,
+    iterations: int = Options._field_defaults["iterations"],
+    vertices: int = Options._field_defaults["vertices"],
 ) -> Tensor:
     """The MalDrop mask, section 4.1: bool_ND, True where a neuron passes, exactly ``rho`` False in every row.
 
@@ -104,6 +131,7 @@ def keep_mask(
         omega: a number, ``paper`` (the default, 1/(D-1)) or ``classes`` (1/(C-1)).
         granularity: ``sample``, a mask for each example, or ``batch``, one mask from scores summed over the batch.
         generator: the randomness of ``random``, on the device of ``hidden_ND``.
+        iterations, vertices: the most rounds of ``joint`` from each start, and the most starts beside softmax.
 
     Raises:
         ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing; more sets than
@@ -114,9 +142,14 @@ def keep_mask(
     layer = LastLayer(hidden_ND, weight_CD, bias_C, labels_N)
     check_layer(layer, selector)
     classes, width = weight_CD.shape
-    per_sample = granularity == "sample"
-    drop = SELECTORS[selector](layer, check_rho(rho, width), omega_value(omega, width, classes), per_sample, generator)
-    return _mask(hidden_ND, drop)
+    options = Options(
+        omega_value(omega, width, classes),
+        granularity == "sample",
+        generator,
+        iterations=check_count("iterations", iterations),
+        vertices=check_count("vertices", vertices),
+    )
+    return _mask(hidden_ND, SELECTORS[selector](layer, check_rho(rho, width), options))
 
 
 @torch.no_grad()
@@ -128,21 +161,28 @@ def worst_set(
     *,
     bias_C: Tensor | None = None,
     granularity: str = "sample",
-    iterations: int = worst.ITERATIONS,
+    iterations: int = Options._field_defaults["iterations"],
+    vertices: int = Options._field_defaults["vertices"],
 ) -> worst.WorstSet:
     """The jointly worst ``rho`` neurons and a certified ceiling: the search behind the selector ``joint``, section 6.
 
     For granularity ``sample`` each example has a set of its own. For ``batch`` the set is one for all, ``loss_N`` the
     losses under it, and the mean of ``ceiling_N`` a valid but loose ceiling of their mean. Arguments and errors as in
-    :func:`keep_mask`; ``iterations`` limits the rounds of ascent from each start.
+    :func:`keep_mask`.
     """
     check_choice("joint", granularity)
     layer = LastLayer(hidden_ND.to(weight_CD.dtype), weight_CD, bias_C, labels_N)
     check_layer(layer, "joint")
-    count = check_rho(rho, weight_CD.shape[1])
-    omega = omega_value(None, weight_CD.shape[1], weight_CD.shape[0])
+    classes, width = weight_CD.shape
+    options = Options(
+        omega_value(None, width, classes),
+        granularity == "sample",
+        iterations=check_count("iterations", iterations),
+        vertices=check_count("vertices", vertices),
+    )
+    count = check_rho(rho, width)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        drop, loss_N, rounds = worst.ascend(layer, count, omega, granularity == "sample", iterations)
+        drop, loss_N, rounds = worst.ascend(layer, count, options)
         return worst.WorstSet(_mask(hidden_ND, drop), loss_N, worst.ceilings(layer, count), rounds)
 
 

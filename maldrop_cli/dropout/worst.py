@@ -19,19 +19,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.dropout.scores import LastLayer, against, gradient, heuristic, single
+from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, heuristic, single
 
-ITERATIONS = 10
-MOST_VERTICES = 16  # starts beside softmax
 MOST_SETS = 100_000  # that `exhaustive` tries
 SETS_AT_ONCE = 2048
+MOST_CLIMBS = 4  # of a whole batch: how many starts are climbed from, the worst ones
+ROWS_AT_ONCE = 256  # starts x classes in one matrix product
 
 
 class WorstSet(NamedTuple):
@@ -48,26 +48,11 @@ class WorstSet(NamedTuple):
     iterations: int
 
 
-def ascend(layer: LastLayer, rho: int, omega: float, per_sample: bool, iterations: int) -> tuple[Tensor, Tensor, int]:
-    """(drop, loss_N, rounds) of the best start; with ``per_sample``, of the best start of each example."""
-    best_drop, best_N, rounds = None, None, 0
-    for score in _starts(layer, rho, omega, per_sample):
-        drop = _top(score, rho)
-        loss_N, logits_NC = _without(layer, drop)
-        for number in range(1, iterations + 1):
-            next_drop = _top(against(layer, logits_NC.softmax(1), per_sample), rho)
-            next_N, logits_NC = _without(layer, next_drop)
-            if not bool(_better(next_N, loss_N, per_sample).any()):
-                break
-            drop, loss_N = _best(next_drop, next_N, drop, loss_N, per_sample)
-            rounds = max(rounds, number)
-        if best_drop is None or best_N is None:
-            best_drop, best_N = drop, loss_N
-        else:
-            best_drop, best_N = _best(drop, loss_N, best_drop, best_N, per_sample)
-    assert best_drop is not None
-    assert best_N is not None
-    return best_drop, best_N, rounds
+def ascend(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, Tensor, int]:
+    """(drop, loss_N, rounds) of the best start; of the best start of each example, if each has a set of its own."""
+    climb = _climb_samples if options.per_sample else _climb_batch
+    drop, rounds = climb(layer, rho, options)
+    return drop, _loss(_without(layer, drop), layer.labels_N), rounds
 
 
 def ceilings(layer: LastLayer, rho: int) -> Tensor:
@@ -75,30 +60,31 @@ def ceilings(layer: LastLayer, rho: int) -> Tensor:
     return _class_ceilings(layer, rho).logsumexp(1)
 
 
-def joint(layer: LastLayer, rho: int, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
-    """The jointly worst set, by ascent from the default starts."""
-    return ascend(layer, rho, omega, per_sample, ITERATIONS)[0]
+def joint(layer: LastLayer, rho: int, options: Options) -> Tensor:
+    """The jointly worst set, by ascent."""
+    climb = _climb_samples if options.per_sample else _climb_batch
+    return climb(layer, rho, options)[0]
 
 
-def greedy(layer: LastLayer, rho: int, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def greedy(layer: LastLayer, rho: int, options: Options) -> Tensor:
     """One neuron at a time: the one whose loss raises the loss most, exactly, given those already gone."""
     hidden_ND, weight_CD, bias_C, labels_N = layer
     hidden_ND = hidden_ND.clone()
-    shape = (hidden_ND.shape[0], 0) if per_sample else (0,)
+    shape = (hidden_ND.shape[0], 0) if options.per_sample else (0,)
     drop = torch.empty(shape, dtype=torch.int64, device=hidden_ND.device)
     for _ in range(rho):
-        score = single(LastLayer(hidden_ND, weight_CD, bias_C, labels_N), omega, per_sample, None)
+        score = single(LastLayer(hidden_ND, weight_CD, bias_C, labels_N), options)
         score.scatter_(-1, drop, -torch.inf)
         worst = score.argmax(-1, keepdim=True)
         drop = torch.cat([drop, worst], dim=-1)
-        if per_sample:
+        if options.per_sample:
             hidden_ND.scatter_(1, worst, 0.0)
         else:
             hidden_ND.index_fill_(1, worst, 0.0)
     return drop
 
 
-def exhaustive(layer: LastLayer, rho: int, omega: float, per_sample: bool, generator: torch.Generator | None) -> Tensor:
+def exhaustive(layer: LastLayer, rho: int, options: Options) -> Tensor:
     """The worst of all binom(D, rho) sets. ValueError, naming the count, where there are more than ``MOST_SETS``."""
     examples, width = layer.hidden_ND.shape
     count = math.comb(width, rho)
@@ -120,69 +106,146 @@ def exhaustive(layer: LastLayer, rho: int, omega: float, per_sample: bool, gener
         after_NBC = logits_NC.unsqueeze(1) - torch.einsum("bd,ndc->nbc", gone_BD, share_NDC)
         right_NB = after_NBC.gather(2, labels_N.view(-1, 1, 1).expand(-1, len(sets_BR), 1)).squeeze(2)
         loss_NB = after_NBC.logsumexp(2) - right_NB
-        loss, index = (loss_NB if per_sample else loss_NB.sum(0)).max(-1)
+        loss, index = (loss_NB if options.per_sample else loss_NB.sum(0)).max(-1)
         losses.append(loss)
         drops.append(sets_BR[index])
     winner = torch.stack(losses).argmax(0)
     drop = torch.stack(drops)
-    return drop[winner, torch.arange(examples, device=drop.device)] if per_sample else drop[winner]
+    return drop[winner, torch.arange(examples, device=drop.device)] if options.per_sample else drop[winner]
 
 
 def _top(score: Tensor, rho: int) -> Tensor:
     return score.topk(rho, dim=-1, sorted=False).indices
 
 
-def _without(layer: LastLayer, drop: Tensor) -> tuple[Tensor, Tensor]:
-    """(loss_N, logits_NC) once ``drop`` is dropped."""
-    hidden_ND, weight_CD, bias_C, labels_N = layer
-    assert labels_N is not None
+def _without(layer: LastLayer, drop: Tensor) -> Tensor:
+    """logits_NC once ``drop`` is dropped."""
+    hidden_ND, weight_CD, bias_C, _ = layer
     if drop.ndim == 1:
-        logits_NC = F.linear(hidden_ND, weight_CD.index_fill(1, drop, 0.0), bias_C)
-    else:
-        logits_NC = F.linear(hidden_ND.scatter(1, drop, 0.0), weight_CD, bias_C)
-    return F.cross_entropy(logits_NC, labels_N, reduction="none"), logits_NC
+        return F.linear(hidden_ND, weight_CD.index_fill(1, drop, 0.0), bias_C)
+    return F.linear(hidden_ND.scatter(1, drop, 0.0), weight_CD, bias_C)
 
 
-def _better(one_N: Tensor, other_N: Tensor, per_sample: bool) -> Tensor:
-    """Where ``one`` is the higher loss: bool_N, or, of a whole batch, a single bool."""
-    return one_N > other_N if per_sample else one_N.sum() > other_N.sum()
+def _loss(logits_NC: Tensor, labels_N: Tensor | None) -> Tensor:
+    assert labels_N is not None
+    return F.cross_entropy(logits_NC, labels_N, reduction="none")
 
 
-def _best(one: Tensor, one_N: Tensor, other: Tensor, other_N: Tensor, per_sample: bool) -> tuple[Tensor, Tensor]:
-    """The sets of higher loss and their losses, example by example or for the batch as a whole."""
-    better = _better(one_N, other_N, per_sample)
-    return torch.where(better.unsqueeze(-1), one, other), torch.where(better, one_N, other_N)
+Look = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def _starts(layer: LastLayer, rho: int, omega: float, per_sample: bool) -> Iterator[Tensor]:
-    """Scores whose top rho begin an ascent: softmax, and the vertices e_k of highest ceiling. For a batch, also those
-    of the other selectors, so that `joint` is never below them."""
+def _climb(drop: Tensor, iterations: int, look: Look, scores: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, int]:
+    """(drop, height, rounds): ascent from several sets at once, one a row of ``drop``, until none rises any more.
+
+    ``look(drop)`` gives the height of each row and the logits there, ``scores(logits)`` the V(p) of their softmax.
+    """
+    rho = drop.shape[-1]
+    height, logits = look(drop)
+    for number in range(iterations):
+        next_drop = _top(scores(logits), rho)
+        next_height, logits = look(next_drop)
+        higher = next_height > height
+        if not bool(higher.any()):
+            return drop, height, number
+        drop = torch.where(higher.unsqueeze(-1), next_drop, drop)
+        height = torch.where(higher, next_height, height)
+    return drop, height, iterations
+
+
+# --- one set for each example: all examples at once, start after start -----------------------------------------------
+
+
+def _climb_samples(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, int]:
+    """(drop_NR, rounds)."""
+
+    def look(drop_NR: Tensor) -> tuple[Tensor, Tensor]:
+        logits_NC = _without(layer, drop_NR)
+        return _loss(logits_NC, layer.labels_N), logits_NC
+
+    def scores(logits_NC: Tensor) -> Tensor:
+        return against(layer, logits_NC.softmax(1), True)
+
+    best_NR, best_N, most = None, None, 0
+    for score_ND in _sample_starts(layer, rho, options):
+        drop_NR, loss_N, rounds = _climb(_top(score_ND, rho), options.iterations, look, scores)
+        most = max(most, rounds)
+        if best_NR is None or best_N is None:
+            best_NR, best_N = drop_NR, loss_N
+        else:
+            higher_N = loss_N > best_N
+            best_NR = torch.where(higher_N.unsqueeze(1), drop_NR, best_NR)
+            best_N = torch.where(higher_N, loss_N, best_N)
+    assert best_NR is not None
+    return best_NR, most
+
+
+def _sample_starts(layer: LastLayer, rho: int, options: Options) -> Iterator[Tensor]:
+    """Scores whose top rho begin an ascent: softmax, then p all on one of the wrong classes of highest ceiling."""
+    yield gradient(layer, options)
+    _, weight_CD, _, labels_N = layer
+    assert labels_N is not None
+    classes = weight_CD.shape[0]
+    vertices_NM = (labels_N.unsqueeze(1) + torch.arange(1, classes, device=labels_N.device)) % classes
+    if options.vertices < classes - 1:
+        ceiling_NM = _class_ceilings(layer, rho).gather(1, vertices_NM)
+        vertices_NM = vertices_NM.gather(1, ceiling_NM.topk(options.vertices, dim=1).indices)
+    for vertex_N in vertices_NM.unbind(1):
+        yield against(layer, F.one_hot(vertex_N, classes).to(weight_CD.dtype), True)
+
+
+# --- one set for the batch: all starts at once -----------------------------------------------------------------------
+
+
+def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, int]:
+    """(drop_R, rounds). Every start counts, but only from the worst few is it climbed on."""
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
-    classes, device = weight_CD.shape[0], weight_CD.device
-    identity_CC = torch.eye(classes, dtype=weight_CD.dtype, device=device)
-    yield gradient(layer, omega, per_sample, None)
-    if per_sample:
-        wrong_NC = _class_ceilings(layer, rho).scatter(1, labels_N.unsqueeze(1), -torch.inf)
-        for vertex_N in wrong_NC.topk(min(MOST_VERTICES, classes - 1), dim=1).indices.unbind(1):
-            yield against(layer, identity_CC[vertex_N], True)
-        return
-    yield heuristic(layer, omega, False, None)
-    yield single(layer, omega, False, None)
-    softmax_NC = F.linear(hidden_ND, weight_CD, bias_C).softmax(1)
-    for vertex in _batch_vertices(layer, rho):
-        others = (labels_N != vertex).unsqueeze(1)
-        yield against(layer, torch.where(others, identity_CC[vertex], softmax_NC), False)
+    logits_NC = F.linear(hidden_ND, weight_CD, bias_C)
+
+    def look(drop_SR: Tensor) -> tuple[Tensor, Tensor]:
+        gone_SNR, weight_SCR = (tensor[:, drop_SR].transpose(0, 1) for tensor in (hidden_ND, weight_CD))
+        logits_SNC = logits_NC - gone_SNR @ weight_SCR.transpose(1, 2)
+        return _loss(logits_SNC.flatten(0, 1), labels_N.repeat(len(drop_SR))).view(len(drop_SR), -1).sum(1), logits_SNC
+
+    def scores(logits_SNC: Tensor) -> Tensor:
+        return _against_all(layer, logits_SNC.softmax(2))
+
+    drop_SR = _top(_batch_starts(layer, logits_NC, rho, options), rho)
+    height_S, _ = look(drop_SR)
+    drop_SR = drop_SR[height_S.topk(min(MOST_CLIMBS, len(height_S))).indices]
+    drop_SR, height_S, rounds = _climb(drop_SR, options.iterations, look, scores)
+    return drop_SR[height_S.argmax()], rounds
 
 
-def _batch_vertices(layer: LastLayer, rho: int) -> Tensor:
-    """The classes to begin from with a whole batch: all, or the ``MOST_VERTICES`` that its examples come closest to."""
-    classes = layer.weight_CD.shape[0]
-    if classes <= MOST_VERTICES:
-        return torch.arange(classes, device=layer.weight_CD.device)
-    assert layer.labels_N is not None
-    wrong_NC = _class_ceilings(layer, rho).scatter(1, layer.labels_N.unsqueeze(1), -torch.inf)
-    return wrong_NC.softmax(1).sum(0).topk(MOST_VERTICES).indices
+def _against_all(layer: LastLayer, probability_SNC: Tensor) -> Tensor:
+    """V_j(p) summed over the batch, for each of S choices of p: score_SD."""
+    hidden_ND, weight_CD, _, labels_N = layer
+    assert labels_N is not None
+    classes, width = weight_CD.shape
+    difference_SNC = F.one_hot(labels_N, classes).to(weight_CD.dtype) - probability_SNC
+    scores = []
+    for part_SNC in difference_SNC.split(max(ROWS_AT_ONCE // classes, 1)):
+        summed_SCD = (part_SNC.transpose(1, 2).reshape(-1, len(hidden_ND)) @ hidden_ND).view(-1, classes, width)
+        scores.append((summed_SCD * weight_CD).sum(1))
+    return torch.cat(scores)
+
+
+def _batch_starts(layer: LastLayer, logits_NC: Tensor, rho: int, options: Options) -> Tensor:
+    """score_SD, whose top rho begin an ascent: softmax; the sets of `heuristic` and `single`, so that `joint` is never
+    below them; and the classes k (p all on k for every example of another class) that the batch can be brought closest
+    to. With ``options.vertices`` 0, softmax alone."""
+    starts = [gradient(layer, options)]
+    if options.vertices:
+        hidden_ND, weight_CD, _, labels_N = layer
+        assert labels_N is not None
+        # sum_n h_nj (W_yj - W_kj), where an example of class k itself adds 0
+        right_D = (F.embedding(labels_N, weight_CD) * hidden_ND).sum(0)
+        vertex_CD = right_D - weight_CD * hidden_ND.sum(0)
+        if options.vertices < len(vertex_CD):
+            reach_C = logits_NC.sum(0) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)
+            vertex_CD = vertex_CD[reach_C.topk(options.vertices).indices]
+        starts += [heuristic(layer, options), single(layer, options), *vertex_CD]
+    return torch.stack(starts)
 
 
 def _class_ceilings(layer: LastLayer, rho: int) -> Tensor:
@@ -194,3 +257,6 @@ def _class_ceilings(layer: LastLayer, rho: int) -> Tensor:
     right_ND = F.embedding(labels_N, weight_CD)
     tops = [(hidden_ND * (right_ND - weight_D)).topk(rho, dim=1, sorted=False).values.sum(1) for weight_D in weight_CD]
     return logits_NC - logits_NC.gather(1, labels_N.unsqueeze(1)) + torch.stack(tops, 1)
+
+
+SEARCHES = {"joint": joint, "greedy": greedy, "exhaustive": exhaustive}

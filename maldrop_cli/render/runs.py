@@ -6,13 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from maldrop_cli.config import Dropout, Granularity, Model, RunConfig, Schedule, Selector
+from maldrop_cli.config import Model, RunConfig, Schedule
 from maldrop_cli.render.tables import Column, Table, duration, number, plural, plus_minus
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, describe_machine
 from maldrop_cli.results.stats import Difference, Outcome
 
+EFFECTIVE = (
+    *("batch_size", "lr", "momentum", "weight_decay", "period", "pass_rate", "joint_iterations", "joint_starts"),
+    "depth",
+)
 MACHINE = ("device", "device_name", "threads", "torch")
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
 
@@ -40,7 +44,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
     shape = data.get("shape")
     return {
         "epochs": config.epochs,
-        **{key: effective.get(key) for key in ("batch_size", "lr", "momentum", "weight_decay", "period", "depth")},
+        **{key: effective.get(key) for key in EFFECTIVE},
         "image_size": data["image_size"],
         "shape": "x".join(map(str, shape)) if shape else None,
         "classes": data.get("classes"),
@@ -55,22 +59,29 @@ def _text(value: object) -> str | None:
 
 def name(config: RunConfig) -> str:
     """A variant in few words."""
-    if config.dropout is Dropout.VANILLA:
-        return f"vanilla p={config.p:g}"
-    if config.dropout is Dropout.NONE:
-        return "none"
+    effective = config.identity()
+
+    def differs(field: str) -> bool:
+        """Whether the setting has an effect and is not the default."""
+        return field in effective and bool(effective[field] != getattr(RunConfig, field))
+
     words = [str(config.dropout)]
-    if config.schedule is not Schedule.STANDARD:
+    if differs("schedule"):
         words.append(str(config.schedule))
-    if config.schedule is Schedule.PERIODIC:
+    if "period" in effective:
         words.append(f"period={config.period}")
-    words.append(f"rho={config.rho}")
-    if config.dropout is Dropout.MALDROP and config.selector is not Selector.HEURISTIC:
+    if "rho" in effective:
+        words.append(f"rho={config.rho}")
+    if "p" in effective:
+        words.append(f"p={config.p:g}")
+    if differs("selector"):
         words.append(str(config.selector))
-    if config.identity().get("omega", "paper") != "paper":
-        words.append(f"omega={config.omega}")
-    if config.granularity is not Granularity.BATCH:
+    numbers = ("omega", "joint_iterations", "joint_starts")
+    words += [f"{field.replace('_', '-')}={effective[field]}" for field in numbers if differs(field)]
+    if differs("granularity"):
         words.append(str(config.granularity))
+    if differs("pass_rate"):
+        words.append(f"pass-rate={config.pass_rate}")
     return " ".join(words)
 
 
@@ -324,7 +335,7 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
 
 
 def _is_point(arm: Arm) -> bool:
-    return arm.config.dropout in (Dropout.MALDROP, Dropout.RANDOM)
+    return arm.config.has_rho
 
 
 def _mean_drop(arm: Arm) -> float:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maldrop_cli.config import LARGEST, Omega, UsageError, parse_omega
+from maldrop_cli.config import LARGEST, Omega, Unit, UsageError, parse_omega
 
 DEFAULT_POINTS = 9
 MOST_POINTS = 10_000
@@ -29,13 +29,15 @@ class Quantity:
     value: float
     percent: bool = False
 
-    def count(self, width: int, flag: str) -> int:
-        """As a whole number of ``width`` neurons, rounded half up; UsageError outside 0 to ``width``."""
-        exact = self.value * width / 100 if self.percent else self.value
-        if not 0 <= exact <= width:
+    def count(self, available: int, flag: str, unit: Unit = Unit.NEURON) -> int:
+        """As a whole number of the ``available`` neurons (channels, weights), rounded half up, but at least 1 where it
+        is a percentage above 0; UsageError outside 0 to ``available``."""
+        exact = self.value * available / 100 if self.percent else self.value
+        if not 0 <= exact <= available:
             shown = f"{self.value:g}%" if self.percent else f"{self.value:g}"
-            raise UsageError(f"{flag}: {shown} is not within the layer's width, 0 to {width} (or 0% to 100%)")
-        return math.floor(exact + 0.5)
+            whole = "the layer's width" if unit is Unit.NEURON else f"the layer's {available} {unit}s"
+            raise UsageError(f"{flag}: {shown} is not within {whole}, 0 to {available} (or 0% to 100%)")
+        return max(math.floor(exact + 0.5), 1 if self.percent and exact > 0 else 0)
 
 
 def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> list[Quantity]:
@@ -47,9 +49,9 @@ def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> 
     return [item for item in _parse(text, flag, points) if isinstance(item, Quantity)]
 
 
-def to_counts(quantities: Sequence[Quantity], width: int, flag: str) -> list[int]:
-    """As whole numbers of neurons in a layer of ``width``, without repeats."""
-    return list(dict.fromkeys(quantity.count(width, flag) for quantity in quantities))
+def to_counts(quantities: Sequence[Quantity], available: int, flag: str, unit: Unit = Unit.NEURON) -> list[int]:
+    """As whole numbers of the ``available`` neurons (channels, weights), without repeats."""
+    return list(dict.fromkeys(quantity.count(available, flag, unit) for quantity in quantities))
 
 
 def parse_single(text: str, flag: str) -> Quantity:

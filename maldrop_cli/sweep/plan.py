@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from maldrop_cli.config import Dropout, Omega, RunConfig, Schedule
+from maldrop_cli.config import Dropout, Omega, RunConfig, Schedule, Selector
 
 
 def arms(base: RunConfig, dropouts: Sequence[Dropout]) -> list[RunConfig]:
@@ -14,17 +14,32 @@ def arms(base: RunConfig, dropouts: Sequence[Dropout]) -> list[RunConfig]:
     return [replace(base, dropout=dropout) for dropout in dropouts]
 
 
+def subjects(base: RunConfig, dropouts: Sequence[Dropout], selectors: Sequence[Selector]) -> list[RunConfig]:
+    """What to time: ``none`` and ``vanilla``, then the others; ``maldrop`` with each of the selectors."""
+    references = (Dropout.NONE, Dropout.VANILLA)
+    plan = []
+    for dropout in [*references, *(each for each in dropouts if each not in references)]:
+        if dropout is Dropout.MALDROP:
+            plan += [replace(base, dropout=dropout, selector=selector) for selector in selectors]
+        else:
+            plan.append(replace(base, dropout=dropout))
+    return plan
+
+
 def grid(
     base: RunConfig,
-    dropouts: Sequence[Dropout],
     schedules: Sequence[Schedule],
     omegas: Sequence[Omega],
-    rhos: Sequence[int],
+    rhos: Mapping[Dropout, Sequence[int]],
 ) -> list[RunConfig]:
-    """Every combination, rho varying fastest; combinations that differ only in a setting without effect come once."""
+    """Every combination, rho varying fastest; combinations that differ only in a setting without effect come once.
+
+    The keys of ``rhos`` are the variants, each with its numbers of what it drops: neurons, channels or weights.
+    """
     points = [
         replace(base, dropout=dropout, schedule=schedule, omega=omega, rho=rho)
-        for dropout, schedule, omega, rho in itertools.product(dropouts, schedules, omegas, rhos)
+        for dropout, numbers in rhos.items()
+        for schedule, omega, rho in itertools.product(schedules, omegas, numbers)
     ]
     return distinct(points)
 

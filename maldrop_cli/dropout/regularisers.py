@@ -1,0 +1,436 @@
+"""Every dropout variant, as what it does to the last affine layer.
+
+The seam: a regulariser maps what enters the layer to the ``(hidden_ND, weight_CD)`` that ``F.linear`` then uses.
+Dropping a neuron in the whole batch and zeroing its column of the weight give the same logits and gradients, and the
+weight is usually the smaller array, so batch masks and test scaling act on it.
+
+Two families. *Inverted* dropout (vanilla, spatial, DropConnect) drops with probability p and scales up what is left, so
+that nothing is to be done at test time. *Counted* dropout (MalDrop and its relatives) does not scale in training, but
+counts how often each neuron passes, and scales by that rate at test time (section 4.2).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
+from maldrop_cli.dropout.selectors import GRANULARITIES, SELECTORS, check_choice, check_layer, check_rho
+
+PASS_RATES = ("cumulative", "epoch", "none")
+
+
+class Regulariser(nn.Module):
+    """No dropout, and the base of the others: passes hidden and weight through.
+
+    ``units``: how many neurons, channels or weights there are to drop, and ``rho``: how many of them in the next
+    training batch, where that applies.
+    """
+
+    units: int = 0
+
+    @property
+    def rho(self) -> int:
+        return 0
+
+    @rho.setter
+    def rho(self, rho: int) -> None:
+        pass
+
+    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        """The hidden_ND and weight_CD to multiply. Subclasses draw on ``self.training`` as ``nn.Dropout`` does."""
+        return layer.hidden_ND, layer.weight_CD
+
+    def begin_epoch(self) -> None:
+        """Told before each epoch of training."""
+
+    def drop_totals(self) -> tuple[int, int]:
+        """(dropped, offered): units counted one by one over the training examples so far."""
+        return 0, 0
+
+
+# --- inverted: scaled up in training ---------------------------------------------------------------------------------
+
+
+class InvertedDropout(Regulariser):
+    """Drops with probability ``p`` and scales the rest by 1/(1-p) in training, by one of torch's own modules.
+
+    Those keep no mask. To report the realised rate without slowing them, the first example of every batch is looked at:
+    of its neurons that were not 0, how many are 0 now.
+    """
+
+    dropped: Tensor
+    offered: Tensor
+
+    def __init__(self, dropout: nn.Module) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.register_buffer("dropped", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("offered", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        hidden_ND = self.drop(layer.hidden_ND)
+        if self.training:
+            self._count(layer.hidden_ND[0], hidden_ND[0])
+        return hidden_ND, layer.weight_CD
+
+    def drop(self, hidden_ND: Tensor) -> Tensor:
+        dropped: Tensor = self.dropout(hidden_ND)
+        return dropped
+
+    @torch.no_grad()
+    def _count(self, before: Tensor, after: Tensor) -> None:
+        active = torch.count_nonzero(before)
+        self.offered += active
+        self.dropped += active - torch.count_nonzero(after)
+
+    def drop_totals(self) -> tuple[int, int]:
+        return int(self.dropped), int(self.offered)
+
+
+class VanillaDropout(InvertedDropout):
+    """``nn.Dropout``: every neuron of every example with probability ``p``."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(nn.Dropout(p))
+
+
+class SpatialDropout(InvertedDropout):
+    """``nn.Dropout1d``: every channel of every example with probability ``p`` (Tompson et al., 2015).
+
+    ``channels``: how many the D neurons make up, each D/channels neurons in a row.
+    """
+
+    def __init__(self, channels: int, p: float = 0.5) -> None:
+        super().__init__(nn.Dropout1d(p))
+        self.channels = channels
+
+    def drop(self, hidden_ND: Tensor) -> Tensor:
+        dropped: Tensor = self.dropout(hidden_ND.unflatten(1, (self.channels, -1)))
+        return dropped.flatten(1)
+
+
+class DropConnect(InvertedDropout):
+    """Every weight of the layer with probability ``p`` (Wan et al., 2013), one mask for the batch.
+
+    At test time the mean weights are used, without the paper's sampling: of an affine layer the mean is exact.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(nn.Dropout(p))
+
+    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        weight_CD = self.drop(layer.weight_CD)
+        if self.training:
+            self._count(layer.weight_CD, weight_CD)
+        return layer.hidden_ND, weight_CD
+
+
+# --- counted: scaled by the pass rate at test time -------------------------------------------------------------------
+
+
+class CountedDropout(Regulariser):
+    """Drops in training without scaling, and counts; at test time each unit is scaled by its pass rate (section 4.2).
+
+    Args:
+        shape: of what is counted: (D,) neurons or (C, D) weights.
+        pass_rate: ``cumulative``, over all training; ``epoch``, since :meth:`begin_epoch`; ``none``, no scaling.
+
+    ``drops``, how many examples each neuron or weight was dropped for, and ``examples`` are buffers: they move, save
+    and load with the module. Each forward pass in training mode counts: under activation checkpointing twice, and with
+    several processes on each for itself. A subclass gives :meth:`drop`.
+    """
+
+    drops: Tensor
+    examples: Tensor
+
+    def __init__(self, shape: Sequence[int], pass_rate: str = "cumulative") -> None:
+        super().__init__()
+        if pass_rate not in PASS_RATES:
+            raise ValueError(f"no pass rate is called {pass_rate!r}; there are {', '.join(PASS_RATES)}")
+        self.pass_rate = pass_rate
+        self.register_buffer("drops", torch.zeros(*shape, dtype=torch.int64))
+        self.register_buffer("examples", torch.zeros((), dtype=torch.int64))
+
+    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        """The hidden_ND and weight_CD of a training batch; adds to ``drops`` how many examples each was dropped for."""
+        raise NotImplementedError
+
+    def pass_rates(self, dtype: torch.dtype | None = None) -> Tensor:
+        """p^Pass of section 4.2: for each neuron or weight the share of training examples that it passed; 1 before
+        training. Shaped like ``drops``."""
+        return 1.0 - self.drops.to(dtype or torch.get_default_dtype()) / self.examples.clamp(min=1)
+
+    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
+        if self.training:
+            hidden_ND, weight_CD = self.drop(layer)
+            self.examples += hidden_ND.shape[0]  # last: a call that raises counts nothing
+        elif self.pass_rate != "none":
+            precise = torch.promote_types(weight_CD.dtype, torch.float32)  # a count has more digits than bf16
+            weight_CD = weight_CD * self.pass_rates(precise).to(weight_CD.dtype)
+        return hidden_ND, weight_CD
+
+    def begin_epoch(self) -> None:
+        if self.pass_rate == "epoch":
+            self.drops.zero_()
+            self.examples.zero_()
+
+    def drop_totals(self) -> tuple[int, int]:
+        return int(self.drops.sum()), int(self.examples) * self.drops.numel()
+
+    def _drop_neurons(self, layer: LastLayer, drop: Tensor) -> tuple[Tensor, Tensor]:
+        """Zero and count the neurons ``drop``: drop_NR, or one drop_R for the whole batch."""
+        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
+        if drop.ndim == 2:
+            flat = drop.flatten()
+            self.drops.index_add_(0, flat, torch.ones_like(flat))
+            return hidden_ND.scatter(1, drop, 0.0), weight_CD
+        self.drops.index_add_(0, drop, torch.full_like(drop, hidden_ND.shape[0]))
+        if weight_CD.shape[0] <= hidden_ND.shape[0]:
+            return hidden_ND, weight_CD.index_fill(1, drop, 0.0)
+        return hidden_ND.index_fill(1, drop, 0.0), weight_CD
+
+
+class RhoDropout(CountedDropout):
+    """Counted dropout of exactly ``rho`` of ``units`` units; ``rho`` may be set anew before any batch.
+
+    ``rho`` is kept as the length of an empty tensor. ``torch.compile`` makes code anew for every value of a number that
+    a module holds, but not for every length of a tensor (0 and 1 apart, which are special to it).
+    """
+
+    def __init__(self, shape: Sequence[int], units: int, rho: int, pass_rate: str = "cumulative") -> None:
+        super().__init__(shape, pass_rate)
+        self.units = units
+        self.rho = rho
+
+    @property
+    def rho(self) -> int:
+        return self._rho_as_length.shape[0]
+
+    @rho.setter
+    def rho(self, rho: int) -> None:
+        self._rho_as_length = torch.empty(check_rho(rho, self.units), dtype=torch.bool)
+        if dynamo := sys.modules.get("torch._dynamo"):  # says that the length will change, before it is seen to
+            dynamo.maybe_mark_dynamic(self._rho_as_length, 0)
+
+
+class TargetedDropout(RhoDropout):
+    """MalDrop and its controls: drops exactly ``rho`` neurons, or channels, chosen by ``selector``.
+
+    Args:
+        width, classes: D and C of the layer that follows.
+        rho: neurons to drop in a training batch, or channels where there are any.
+        omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
+        channels: how many channels the D neurons make up, dropped as a whole, by their summed score; None: none.
+        pass_rate: ``cumulative``, ``epoch`` or ``none``, see :class:`CountedDropout`.
+        generator: the randomness of the selector ``random``.
+        search: further fields of :class:`maldrop_cli.dropout.scores.Options`.
+
+    Raises ValueError for an unknown name, a rho out of range, channels that do not divide the width; while training,
+    for shapes that do not fit and for labels that are missing.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        *,
+        rho: int,
+        omega: float | str | None = None,
+        selector: str = "heuristic",
+        granularity: str = "batch",
+        channels: int | None = None,
+        pass_rate: str = "cumulative",
+        generator: torch.Generator | None = None,
+        **search: Any,
+    ) -> None:
+        if channels is not None and (channels < 1 or width % channels):
+            raise ValueError(f"{width} neurons can't be divided into {channels} channels")
+        super().__init__((width,), channels or width, rho, pass_rate)
+        area = width // channels if channels else 1
+        check_choice(selector, granularity, area)
+        self.selector = selector
+        weight = omega_value(omega, width, classes)
+        self.options = Options(weight, granularity == "sample", generator, area, **search)
+
+    def select(self, layer: LastLayer) -> Tensor:
+        """Indices of the neurons to drop: drop_NR, or one drop_R for the whole batch."""
+        return SELECTORS[self.selector](layer, self.rho, self.options)
+
+    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        check_layer(layer, self.selector)
+        if self.rho == 0:
+            return layer.hidden_ND, layer.weight_CD
+        return self._drop_neurons(layer, self.select(layer))
+
+    def extra_repr(self) -> str:
+        granularity = GRANULARITIES[self.options.per_sample]
+        return f"rho={self.rho}, omega={self.options.omega:g}, selector={self.selector}, granularity={granularity}"
+
+
+class NestedDropout(CountedDropout):
+    """Draws b from a geometric prior and drops every neuron after the b-th (Rippel et al., 2014), b at most D.
+
+    ``p`` is the share of neurons dropped in the mean, from which the prior's parameter follows; one b for each example
+    (granularity ``sample``) or for the batch. Raises ValueError for a p outside 0 to 1.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        p: float = 0.5,
+        granularity: str = "batch",
+        pass_rate: str = "cumulative",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__((width,), pass_rate)
+        check_choice("random", granularity)
+        self.stop = stop_probability(width, p)
+        self.per_sample = granularity == "sample"
+        self.generator = generator
+
+    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
+        examples, width = hidden_ND.shape
+        uniform = torch.rand(
+            examples if self.per_sample else 1, generator=self.generator, device=hidden_ND.device, dtype=torch.float32
+        )
+        # the inverse of P(b <= k) = 1 - (1 - stop)^k; b - 1 neurons pass for certain, and the b-th
+        last = torch.log1p(-uniform) / math.log1p(-self.stop) if 0 < self.stop < 1 else uniform * 0 + _edge(self.stop)
+        gone = torch.arange(width, device=hidden_ND.device) > last.clamp(max=width).floor().unsqueeze(1)
+        if self.per_sample:
+            self.drops += gone.sum(0)
+            return hidden_ND.masked_fill(gone, 0.0), weight_CD
+        self.drops += gone[0] * examples
+        return hidden_ND, weight_CD.masked_fill(gone, 0.0)
+
+
+def stop_probability(width: int, p: float) -> float:
+    """The parameter q of the geometric prior under which a share ``p`` of the neurons is dropped in the mean.
+
+    With b = min(geometric(q), D): E b = (1 - (1-q)^D) / q = (1 - p) D, which falls from D to 1 as q rises from 0 to 1;
+    solved by bisection. ValueError unless 0 <= p <= 1.
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"p is {p}, and must be from 0 to 1")
+    kept = (1.0 - p) * width
+    if kept >= width:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        mean = -math.expm1(width * math.log1p(-middle)) / middle if 0 < middle < 1 else width
+        low, high = (middle, high) if mean > kept else (low, middle)
+    return high
+
+
+def _edge(stop: float) -> float:
+    """The index of the last neuron that passes where the prior is none: all pass, or the first alone."""
+    return math.inf if stop <= 0 else 0.0
+
+
+class MalDropConnect(RhoDropout):
+    """Drops exactly the ``rho`` weights of the last layer that help the right answer most, one mask for the batch.
+
+    The paper's heuristic (section 4.1) for a single weight: W_kj adds h_j W_kj to class k, which counts where k is the
+    right class and by -omega where it is not, so V_kj = W_kj ((1 + omega) S_kj - omega sum_n h_nj), with S_kj the sum
+    of h_nj over the examples of class k. Its sum over k is the V_j of the neuron.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        *,
+        rho: int,
+        omega: float | str | None = None,
+        pass_rate: str = "cumulative",
+    ) -> None:
+        super().__init__((classes, width), classes * width, rho, pass_rate)
+        self.omega = omega_value(omega, width, classes)
+
+    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        check_layer(layer, "heuristic")
+        if self.rho == 0:
+            return layer.hidden_ND, layer.weight_CD
+        drop_R = self._select(layer)
+        self.drops.view(-1).index_add_(0, drop_R, torch.full_like(drop_R, layer.hidden_ND.shape[0]))
+        return layer.hidden_ND, layer.weight_CD.flatten().index_fill(0, drop_R, 0.0).view_as(layer.weight_CD)
+
+    @torch.no_grad()
+    def _select(self, layer: LastLayer) -> Tensor:
+        """Indices into the flattened weight: drop_R."""
+        return weight_scores(layer, self.omega).flatten().topk(self.rho, sorted=False).indices
+
+
+def weight_scores(layer: LastLayer, omega: float) -> Tensor:
+    """V_kj of :class:`MalDropConnect`, summed over the batch: score_CD."""
+    _, weight_CD, _, labels_N = layer
+    assert labels_N is not None
+    hidden_ND = layer.hidden_ND.to(weight_CD.dtype)
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        by_class_CD = F.one_hot(labels_N, weight_CD.shape[0]).to(weight_CD.dtype).T @ hidden_ND
+        return weight_CD * ((1.0 + omega) * by_class_CD - omega * hidden_ND.sum(0))
+
+
+# --- one after the other ---------------------------------------------------------------------------------------------
+
+
+class Composition(Regulariser):
+    """Several regularisers, each applied to what the one before it left.
+
+    Footnote 4 of the paper: to drop among the remaining neurons is not quite the same as one dropout layer after the
+    other, since the second may set a 0 to 0. This is the latter. MalDrop after vanilla dropout scores the thinned
+    hidden layer, where a culled neuron scores 0, so it goes only where fewer than ``rho`` of the others help. As in
+    :class:`InvertedDropout`, the realised rate is that of the active neurons in the first example of every batch.
+    """
+
+    dropped: Tensor
+    offered: Tensor
+
+    def __init__(self, *members: Regulariser) -> None:
+        super().__init__()
+        self.modules_in_order = nn.ModuleList(members)
+        self.units = max(member.units for member in members)
+        self.register_buffer("dropped", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("offered", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def members(self) -> list[Regulariser]:
+        """In the order in which they are applied."""
+        return [member for member in self.modules_in_order if isinstance(member, Regulariser)]
+
+    @property
+    def rho(self) -> int:
+        return max(member.rho for member in self.members)
+
+    @rho.setter
+    def rho(self, rho: int) -> None:
+        for member in self.members:
+            member.rho = rho
+
+    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
+        for member in self.members:
+            hidden_ND, weight_CD = member(layer._replace(hidden_ND=hidden_ND, weight_CD=weight_CD))
+        if self.training:
+            with torch.no_grad():
+                active = layer.hidden_ND[0] != 0
+                self.offered += active.sum()
+                self.dropped += (active & ((hidden_ND[0] == 0) | (weight_CD == 0).all(0))).sum()
+        return hidden_ND, weight_CD
+
+    def begin_epoch(self) -> None:
+        for member in self.members:
+            member.begin_epoch()
+
+    def drop_totals(self) -> tuple[int, int]:
+        return int(self.dropped), int(self.offered)
