@@ -67,6 +67,9 @@ class Schedule(StrEnum):
     FORWARD = "forward"
     REVERSE = "reverse"
     PERIODIC = "periodic"
+    FORWARD_SMOOTH = "forward-smooth"
+    REVERSE_SMOOTH = "reverse-smooth"
+    LINEAR = "linear"
 
 
 class Granularity(StrEnum):
@@ -87,7 +90,12 @@ SETTINGS: dict[Dropout, tuple[str, ...]] = {  # of RunConfig, that have an effec
 }
 FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that depend on the value of another
     "model": {Model.CNN: ("depth",)},
-    "schedule": {Schedule.PERIODIC: ("period",)},
+    "schedule": {
+        Schedule.PERIODIC: ("period",),
+        Schedule.FORWARD_SMOOTH: ("rate",),
+        Schedule.REVERSE_SMOOTH: ("rate",),
+        Schedule.LINEAR: ("rho_end", "horizon"),
+    },
     "selector": {
         Selector.HEURISTIC: ("omega",),
         Selector.LEAST_USEFUL: ("omega",),
@@ -157,7 +165,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that changes a run's numbers; ``rho`` is the resolved base count. See docs/data-dictionary.md."""
+    """Everything that changes a run's numbers; ``rho`` is the resolved base count. See docs/data-dictionary.md.
+
+    ``horizon`` is a setting of its own, so that a run keeps its schedule whatever becomes of ``epochs``.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: Model = Model.CNN
@@ -170,6 +181,9 @@ class RunConfig:
     granularity: Granularity = Granularity.BATCH
     schedule: Schedule = Schedule.STANDARD
     period: int = 5
+    rate: float = 0.5  # takes the default rho, 6.25 %, past half the layer in the middle of ten epochs
+    rho_end: int = 0
+    horizon: int = 10
     epochs: int = 10
     batch_size: int = 64
     lr: float = 0.005
@@ -183,6 +197,8 @@ class RunConfig:
             ("--depth", self.depth, 1),
             ("--rho", self.rho, 0),
             ("--period", self.period, 1),
+            ("--rho-end", self.rho_end, 0),
+            ("--horizon", self.horizon, 1),
             ("--epochs", self.epochs, 1),
             ("--batch-size", self.batch_size, 1),
             ("--seed", self.seed, 0),
@@ -197,6 +213,8 @@ class RunConfig:
             if not (low <= value <= high and math.isfinite(value)):
                 allowed = "a number from 0 to 1" if high == 1.0 else "a finite number of at least 0"
                 raise UsageError(f"{flag}: {value} is not {allowed}")
+        if not (self.rate > 0 and math.isfinite(self.rate)):
+            raise UsageError(f"--rate: {self.rate} is not a finite number above 0")
 
     def identity(self) -> dict[str, Any]:
         """The settings that matter to this run, and only those: `p` is no part of a run without vanilla dropout."""

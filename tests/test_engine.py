@@ -143,6 +143,20 @@ def test_schedules_drive_rho(tiny: ImageData) -> None:
     assert [row.drop_rate for row in forward.epochs] == pytest.approx([100 * rho / width for rho in expected])
 
 
+def test_linear_keeps_its_horizon_whatever_the_number_of_epochs(tiny: ImageData) -> None:
+    config = replace(BASE, schedule=Schedule.LINEAR, rho=16, rho_end=8, horizon=3, epochs=4)
+    assert [row.rho_mean for row in train(config, tiny).epochs] == [16, 12, 8, 8]
+    assert [row.rho_mean for row in train(replace(config, epochs=2), tiny).epochs] == [16, 12]
+
+
+def test_the_smooth_schedules_drop_what_they_say(tiny: ImageData) -> None:
+    config = replace(BASE, schedule=Schedule.FORWARD_SMOOTH, rho=64, rate=1.0, epochs=3)
+    expected = [64, round(256 / (1 + 3 / math.e)), round(256 / (1 + 3 / math.e**2))]
+    rows = train(config, tiny).epochs
+    assert [row.rho_mean for row in rows] == expected
+    assert [row.drop_rate for row in rows] == pytest.approx([100 * rho / 256 for rho in expected])
+
+
 def test_each_rho_of_randomized_is_a_trial_of_its_own(tiny: ImageData) -> None:
     trials = [train(replace(BASE, schedule=Schedule.RANDOMIZED, rho=rho), tiny) for rho in (1, 2, 1)]
     means = [[row.rho_mean for row in trial.epochs] for trial in trials]
