@@ -70,6 +70,7 @@ def compare(
         selector=parse_name(Selector, selector, "--selector"),
     )
     named_seeds, wanted = parse_seeds(seeds), parse_single(rho, "--rho")
+    wanted_end = parse_single(training.rho_end, "--rho-end")
 
     from maldrop_cli.cli.session import Session, width_of
     from maldrop_cli.render.runs import arm_rows, arm_table, failures, machine_line, settings_line, verdict_table
@@ -78,7 +79,8 @@ def compare(
     from maldrop_cli.results.comparison import compare as compare_arms
 
     session = Session(subject, training, device, output)
-    config = replace(config, rho=wanted.count(width_of(config, subject), "--rho"))
+    width = width_of(config, subject)
+    config = replace(config, rho=wanted.count(width, "--rho"), rho_end=wanted_end.count(width, "--rho-end"))
     records = session.carry_out(over_seeds(arms(config, dropouts), named_seeds, rotate=True))
 
     by_dropout = {arm.config.dropout: arm for arm in group(records)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from rich.console import Console
 
 from maldrop_cli import datasets, devices, engine
@@ -35,14 +36,27 @@ class Session:
     device: DeviceOptions
     output: OutputOptions
 
-    def carry_out(self, plan: Sequence[RunConfig]) -> list[RunRecord]:
-        """Load the data, then train or reuse every run of the plan."""
-        out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
+    def check(self, plan: Sequence[RunConfig]) -> torch.device:
+        """The device; UsageError where it, or the model's width, can't take one of the runs."""
         device = devices.prepare(self.device.device, self.device.threads)
         width = width_of(plan[0], self.subject)
         for config in plan:
             engine.check_deterministic(config, device)
             check_selector(config, width)
+        return device
+
+    def finished(self, plan: Sequence[RunConfig]) -> int:
+        """How many runs of the plan are stored and would be reused, going by their settings: the images, on which it
+        also depends, may take long to load."""
+        if self.training.fresh or not self.training.out.is_dir():
+            return 0
+        known = {record.config.run_id("") for record in Store(self.training.out).scan() if record.finished}
+        return sum(config.run_id("") in known for config in plan)
+
+    def carry_out(self, plan: Sequence[RunConfig]) -> list[RunRecord]:
+        """Load the data, then train or reuse every run of the plan."""
+        out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
+        device = self.check(plan)
         store = Store(out, reporter.warn)
         store.prepare()
         with reporter:

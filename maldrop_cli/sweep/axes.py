@@ -57,7 +57,8 @@ def parse_single(text: str, flag: str) -> Quantity:
     quantities = parse_axis(text, flag)
     if len(quantities) != 1:
         raise UsageError(
-            f"{flag}: {text!r} names {len(quantities)} values, and this command takes one; `maldrop sweep` takes all"
+            f"{flag}: {text!r} names {len(quantities)} values, and this command takes one; "
+            "`maldrop sweep --rho` takes several"
         )
     return quantities[0]
 
