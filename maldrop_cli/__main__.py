@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
 
     try:
         check_command(arguments)
-        code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False, obj=tuple(arguments))
         if sys.stdout is not None:  # as it is where a shell closed it
             sys.stdout.flush()
         if code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on

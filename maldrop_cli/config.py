@@ -74,6 +74,9 @@ class Schedule(StrEnum):
     FORWARD = "forward"
     REVERSE = "reverse"
     PERIODIC = "periodic"
+    FORWARD_SMOOTH = "forward-smooth"
+    REVERSE_SMOOTH = "reverse-smooth"
+    LINEAR = "linear"
 
 
 class Granularity(StrEnum):
@@ -121,7 +124,12 @@ SETTINGS: dict[Dropout, tuple[str, ...]] = {  # of RunConfig, that have an effec
 }
 FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that depend on the value of another
     "model": {Model.CNN: ("depth",)},
-    "schedule": {Schedule.PERIODIC: ("period",)},
+    "schedule": {
+        Schedule.PERIODIC: ("period",),
+        Schedule.FORWARD_SMOOTH: ("rate",),
+        Schedule.REVERSE_SMOOTH: ("rate",),
+        Schedule.LINEAR: ("rho_end", "horizon"),
+    },
     "selector": {
         Selector.HEURISTIC: ("omega",),
         Selector.LEAST_USEFUL: ("omega",),
@@ -192,7 +200,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that changes a run's numbers; ``rho`` is the resolved base count. See docs/data-dictionary.md."""
+    """Everything that changes a run's numbers; ``rho`` is the resolved base count. See docs/data-dictionary.md.
+
+    ``horizon`` is a setting of its own, so that a run keeps its schedule whatever becomes of ``epochs``.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: Model = Model.CNN
@@ -209,6 +220,9 @@ class RunConfig:
     score_memory: float = 4.0
     schedule: Schedule = Schedule.STANDARD
     period: int = 5
+    rate: float = 0.5  # takes the default rho, 6.25 %, past half the layer in the middle of ten epochs
+    rho_end: int = 0
+    horizon: int = 10
     epochs: int = 10
     batch_size: int = 64
     lr: float = 0.005
@@ -224,6 +238,8 @@ class RunConfig:
             ("--joint-iterations", self.joint_iterations, 0),
             ("--joint-starts", self.joint_starts, 0),
             ("--period", self.period, 1),
+            ("--rho-end", self.rho_end, 0),
+            ("--horizon", self.horizon, 1),
             ("--epochs", self.epochs, 1),
             ("--batch-size", self.batch_size, 1),
             ("--seed", self.seed, 0),
@@ -238,6 +254,8 @@ class RunConfig:
             if not (low <= value <= high and math.isfinite(value)):
                 allowed = "a number from 0 to 1" if high == 1.0 else "a finite number of at least 0"
                 raise UsageError(f"{flag}: {value} is not {allowed}")
+        if not (self.rate > 0 and math.isfinite(self.rate)):
+            raise UsageError(f"--rate: {self.rate} is not a finite number above 0")
         if not 0 < self.score_memory <= LARGEST:
             raise UsageError(f"--score-memory: {self.score_memory} is not a number of MiB above 0")
         if self.dropout in OF_WEIGHTS and self.granularity is Granularity.SAMPLE:

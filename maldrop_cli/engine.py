@@ -45,6 +45,20 @@ def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.
     )
 
 
+def rho_of(config: RunConfig, width: int, epoch: int, batch: int, rng: random.Random | None = None) -> int:
+    """How many of ``width`` neurons the run's schedule drops; ``epoch`` and ``batch`` as in :class:`Step`."""
+    step = Step(
+        epoch,
+        batch,
+        period=config.period,
+        rng=rng,
+        rate=config.rate,
+        rho_end=config.rho_end,
+        horizon=config.horizon,
+    )
+    return SCHEDULES[config.schedule.value](config.rho, width, step)
+
+
 def train_one(
     record: RunRecord,
     data: ImageData,
@@ -149,7 +163,6 @@ def _train_epoch(
     """One pass over the training images: (mean loss, mean rho over the batches or None where it does not apply)."""
     model.train()
     regulariser = model.head.regulariser
-    schedule = SCHEDULES[config.schedule.value]
     examples = len(train.labels)
     batches = torch.randperm(examples, generator=order).to(train.labels.device).split(config.batch_size)
     total = torch.zeros((), device=train.labels.device)
@@ -157,8 +170,7 @@ def _train_epoch(
     for number, index in enumerate(batches):
         images, labels = normalise(train.images[index]), train.labels[index]
         if config.has_rho:
-            step = Step(epoch, epoch * len(batches) + number, config.period, schedule_rng)
-            regulariser.rho = schedule(config.rho, regulariser.units, step)
+            regulariser.rho = rho_of(config, regulariser.units, epoch, epoch * len(batches) + number, schedule_rng)
             rhos += regulariser.rho
         loss = F.cross_entropy(model(images, labels), labels)
         optimizer.zero_grad()

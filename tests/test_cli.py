@@ -99,6 +99,12 @@ def test_sweep(maldrop: Run) -> None:
     assert "best" in result.out
     assert "worst" in result.out
     assert "8 of 9 annealed points drop everything (8) or nothing (0)" in result.out
+    command = " ".join(("sweep", *QUICK, "--schedule", "forward-smooth", "--rho", "0..256", "--csv", "s.csv"))
+    assert f"\nTry: maldrop {command}\n" in result.out
+    again = maldrop(*command.split())
+    assert again.code == 0, again.err
+    assert "saturate" not in again.out
+    assert [row["rho"] for row in rows("s.csv")[2:]] == [row["rho"] for row in table[2:]]
 
 
 def test_sweep_over_several_axes(maldrop: Run) -> None:
@@ -234,6 +240,17 @@ USAGE = [
     (("train", "--threads", "1000000000000"), "--threads"),
     (("train", *TINY, "--shape", "1x1x1"), "more than one pixel"),
     (("train", "--lr", "fast"), "--lr"),
+    (("train", "--rate", "0"), "--rate: 0.0 is not a finite number above 0"),
+    (("sweep", "--rate", "inf"), "--rate"),
+    (("compare", "--rate", "quick"), "--rate"),
+    (("train", *TINY, "--rho-end", "257"), "--rho-end: 257 is not within the layer's width, 0 to 256"),
+    (("sweep", *TINY, "--rho-end", "101%"), "--rho-end: 101% is not within"),
+    (("compare", *TINY, "--rho-end", "-1"), "--rho-end"),
+    (("sweep", "--rho-end", "1,2"), "--rho-end: '1,2' names 2 values, and this command takes one"),
+    (("train", "--horizon", "0"), "--horizon: 0 is not a whole number from 1"),
+    (("train", "--horizon", "1.5"), "--horizon"),
+    (("train", *TINY, "--dry-run", "--device", "cuda:99"), "there are: auto, cpu"),
+    (("sweep", *TINY, "--dry-run", "--selector", "exhaustive"), "joint finds the worst set without trying all"),
     (("train", *TINY, "--selector", "exhaustive"), "joint finds the worst set without trying all"),
     (("timeit", *TINY, "--selector", "exhaustive"), "takes at most 100,000"),
     (("train", "--lr", "nan"), "--lr"),

@@ -77,6 +77,13 @@ def test_conditional_settings() -> None:
     assert single.run_id("") == replace(single, omega=0.5).run_id("")
     periodic = replace(BASE, schedule=Schedule.PERIODIC)
     assert periodic.run_id("") != replace(periodic, period=2).run_id("")
+    for schedule in (Schedule.FORWARD_SMOOTH, Schedule.REVERSE_SMOOTH):
+        smooth = replace(BASE, schedule=schedule)
+        assert smooth.run_id("") != replace(smooth, rate=1.0).run_id("")
+        assert smooth.run_id("") == replace(smooth, rho_end=1, horizon=2, period=3).run_id("")
+    linear = replace(BASE, schedule=Schedule.LINEAR)
+    assert linear.run_id("") == replace(linear, rate=1.0).run_id("")
+    assert len({each.run_id("") for each in (linear, replace(linear, rho_end=1), replace(linear, horizon=2))}) == 3
     vgg = replace(BASE, model=Model.VGG16)
     assert vgg.run_id("") == replace(vgg, depth=1).run_id("")
     assert BASE.run_id("") != replace(BASE, depth=1).run_id("")
@@ -114,6 +121,12 @@ def test_json_round_trip() -> None:
         ({"batch_size": 0}, "--batch-size"),
         ({"rho": -1}, "--rho"),
         ({"period": 0}, "--period"),
+        ({"rate": 0.0}, "--rate"),
+        ({"rate": -1.0}, "--rate"),
+        ({"rate": math.inf}, "--rate"),
+        ({"rate": math.nan}, "--rate"),
+        ({"rho_end": -1}, "--rho-end"),
+        ({"horizon": 0}, "--horizon"),
         ({"depth": 0}, "--depth"),
         ({"seed": -1}, "--seed"),
         ({"p": 1.5}, "--p"),

@@ -68,8 +68,9 @@ def test_the_data_dictionary_has_every_column(maldrop: Run) -> None:
     maldrop("compare", *QUICK, "-q", "--seeds", "1", "--csv", "compare.csv")
     maldrop("sweep", *QUICK, "-q", "--csv", "sweep.csv")
     maldrop("timeit", *TINY, "-q", "--rounds", "2", "--csv", "timeit.csv")
+    maldrop("sweep", *QUICK, "--dry-run", "--csv", "dry-run.csv")
     maldrop("report", "maldrop-runs", "--csv", "report.csv")
-    for name in ("train", "compare", "sweep", "timeit", "report"):
+    for name in ("train", "compare", "sweep", "timeit", "report", "dry-run"):
         assert set(rows(f"{name}.csv")[0]) <= documented, name
 
 

@@ -62,7 +62,7 @@ def test_arms_of_one_seed_start_alike_and_see_the_same_batches(
 
         monkeypatch.setattr(engine, "build_model", build)
         monkeypatch.setattr(Normalise, "forward", watch)
-        train(replace(BASE, dropout=dropout), tiny)
+        train(replace(BASE, dropout=dropout, rho=matching_rho(dropout)), tiny)
         batches[dropout] = seen
     for dropout in Dropout:
         assert torch.equal(weights[dropout], weights[Dropout.NONE])
@@ -70,14 +70,13 @@ def test_arms_of_one_seed_start_alike_and_see_the_same_batches(
         assert all(map(torch.equal, batches[dropout], batches[Dropout.NONE]))
 
 
-def test_rho_zero_equals_no_dropout_bit_for_bit(tiny: ImageData) -> None:
+@pytest.mark.parametrize("dropout", Dropout)
+def test_dropping_nothing_equals_no_dropout_bit_for_bit(dropout: Dropout, tiny: ImageData) -> None:
     """Pairing in the strictest sense: the variants differ by what they drop, and by nothing else."""
     none = train(replace(BASE, dropout=Dropout.NONE), tiny)
-    for dropout in (Dropout.MALDROP, Dropout.RANDOM):
-        other = train(replace(BASE, dropout=dropout, rho=0), tiny)
-        assert [row.val_loss for row in other.epochs] == [row.val_loss for row in none.epochs]
-    vanilla = train(replace(BASE, dropout=Dropout.VANILLA, p=0.0), tiny)
-    assert vanilla.epochs[-1].train_loss == none.epochs[-1].train_loss
+    other = train(replace(BASE, dropout=dropout, rho=0, p=0.0), tiny)
+    assert [row.val_loss for row in other.epochs] == [row.val_loss for row in none.epochs]
+    assert [row.drop_rate for row in other.epochs] == [0.0, 0.0]
 
 
 def test_schedules_drive_rho(tiny: ImageData) -> None:
@@ -90,6 +89,20 @@ def test_schedules_drive_rho(tiny: ImageData) -> None:
     expected = [SCHEDULES["forward"](0, width, Step(epoch, 0)) for epoch in (0, 1)]
     assert [row.rho_mean for row in forward.epochs] == expected
     assert [row.drop_rate for row in forward.epochs] == pytest.approx([100 * rho / width for rho in expected])
+
+
+def test_linear_keeps_its_horizon_whatever_the_number_of_epochs(tiny: ImageData) -> None:
+    config = replace(BASE, schedule=Schedule.LINEAR, rho=16, rho_end=8, horizon=3, epochs=4)
+    assert [row.rho_mean for row in train(config, tiny).epochs] == [16, 12, 8, 8]
+    assert [row.rho_mean for row in train(replace(config, epochs=2), tiny).epochs] == [16, 12]
+
+
+def test_the_smooth_schedules_drop_what_they_say(tiny: ImageData) -> None:
+    config = replace(BASE, schedule=Schedule.FORWARD_SMOOTH, rho=64, rate=1.0, epochs=3)
+    expected = [64, round(256 / (1 + 3 / math.e)), round(256 / (1 + 3 / math.e**2))]
+    rows = train(config, tiny).epochs
+    assert [row.rho_mean for row in rows] == expected
+    assert [row.drop_rate for row in rows] == pytest.approx([100 * rho / 256 for rho in expected])
 
 
 def test_each_rho_of_randomized_is_a_trial_of_its_own(tiny: ImageData) -> None:

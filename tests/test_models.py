@@ -54,7 +54,7 @@ def test_images_that_vgg16_cannot_take(shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("dropout", Dropout)
 def test_labels_travel_as_an_argument(dropout: Dropout) -> None:
-    model = build_model(RunConfig(dropout=dropout, rho=8), (1, 8, 8), 3, torch.Generator())
+    model = build_model(RunConfig(dropout=dropout, rho=2), (1, 8, 8), 3, torch.Generator())
     images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
     assert model(images, labels).shape == (4, 3)
     if dropout is Dropout.MALDROP:

@@ -16,14 +16,15 @@ def test_arms_differ_in_their_dropout_alone() -> None:
 
 
 def test_every_combination_once() -> None:
-    points = grid(BASE, [Schedule.STANDARD, Schedule.FORWARD], ["paper", 0.5], {Dropout.MALDROP: [1, 2, 3]})
+    points = grid([(BASE, [1, 2, 3])], [Schedule.STANDARD, Schedule.FORWARD], ["paper", 0.5])
     assert len(points) == 12
     assert [each.rho for each in points[:3]] == [1, 2, 3]
     assert len({each.run_id("") for each in points}) == 12
 
 
 def test_settings_without_effect_do_not_multiply() -> None:
-    points = grid(BASE, [Schedule.STANDARD], ["paper", 0.5], {Dropout.VANILLA: [1], Dropout.RANDOM: [1, 2]})
+    variants = list(zip(arms(BASE, [Dropout.VANILLA, Dropout.RANDOM]), ([1], [1, 2]), strict=True))
+    points = grid(variants, [Schedule.STANDARD], ["paper", 0.5])
     assert [(each.dropout, each.rho) for each in points] == [
         (Dropout.VANILLA, 1),
         (Dropout.RANDOM, 1),
@@ -32,8 +33,8 @@ def test_settings_without_effect_do_not_multiply() -> None:
 
 
 def test_references_come_first_and_once() -> None:
-    rhos = {Dropout.VANILLA: [5], Dropout.MALDROP: [5]}
-    points = with_references(BASE, grid(BASE, [Schedule.STANDARD], ["paper"], rhos))
+    variants = [(arm, [5]) for arm in arms(BASE, [Dropout.VANILLA, Dropout.MALDROP])]
+    points = with_references(BASE, grid(variants, [Schedule.STANDARD], ["paper"]))
     assert [each.dropout for each in points] == [Dropout.NONE, Dropout.VANILLA, Dropout.MALDROP]
 
 

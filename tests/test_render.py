@@ -18,6 +18,8 @@ from maldrop_cli.render.runs import (
     epoch_rows,
     report_table,
     run_rows,
+    schedule_settings,
+    settings,
     sweep_table,
     train_table,
     verdict_table,
@@ -169,6 +171,9 @@ def test_settings_off_their_defaults_are_in_the_name() -> None:
         ({"omega": "classes"}, "maldrop rho=256 omega=classes"),
         ({"granularity": Granularity.SAMPLE}, "maldrop rho=256 sample"),
         ({"schedule": Schedule.PERIODIC, "period": 2}, "maldrop periodic period=2 rho=256"),
+        ({"schedule": Schedule.FORWARD_SMOOTH, "rate": 0.25}, "maldrop forward-smooth rate=0.25 rho=256"),
+        ({"schedule": Schedule.LINEAR, "rho_end": 9}, "maldrop linear rho=256 rho-end=9"),
+        ({"schedule": Schedule.LINEAR, "epochs": 3}, "maldrop linear rho=256 rho-end=0 horizon=10"),
         ({"selector": Selector.SINGLE, "omega": 0.5}, "maldrop rho=256 single"),
         ({"dropout": Dropout.RANDOM, "omega": 0.5}, "random rho=256"),
     ):
@@ -181,6 +186,18 @@ def test_rows_tell_all_settings_apart() -> None:
         other = replace(base, **changes)
         one, two = (run_rows([RunRecord(run_id="x", config=config)])[0] for config in (base, other))
         assert one != two, changes
+    for schedule, change in (("reverse-smooth", {"rate": 2.0}), ("linear", {"rho_end": 1}), ("linear", {"horizon": 1})):
+        other = replace(base, schedule=Schedule(schedule))
+        one, two = (settings(config) for config in (other, replace(other, **change)))
+        assert one != two, change
+
+
+def test_the_settings_of_schedules_are_said_where_they_matter() -> None:
+    configs = [RunConfig(schedule=schedule) for schedule in Schedule]
+    assert schedule_settings(configs) == [
+        "periodic: period 5; forward-smooth: rate 0.5; reverse-smooth: rate 0.5; linear: rho-end 0, horizon 10."
+    ]
+    assert schedule_settings([RunConfig(), RunConfig(dropout=Dropout.NONE, schedule=Schedule.LINEAR)]) == []
 
 
 def test_machines_that_differ_are_said() -> None:
@@ -235,6 +252,17 @@ def test_the_sweep_marks_best_and_worst_and_counts_saturated_points() -> None:
     [note] = table.notes
     assert note.startswith("3 of 4 annealed points drop everything (1) or nothing (2) in most epochs")
     assert "equations (1) and (2) saturate" in note
+    table = sweep_table(compare(group(runs), None, 0.5), "T", smoother="maldrop sweep --schedule forward-smooth")
+    assert list(table.notes) == [note, "Try: maldrop sweep --schedule forward-smooth"]
+
+
+def test_a_command_in_a_note_is_not_broken_on_a_narrow_terminal() -> None:
+    command = "maldrop sweep " + "--schedule forward-smooth " * 4
+    console = Console(file=io.StringIO(), width=40, force_terminal=True)
+    show([Table("T", [Column("a", ["1"])], ["words " * 20, f"Try: {command}"])], "rich", console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"Try: {command}\n" in printed
+    assert max(len(line) for line in printed.splitlines() if line.startswith("words")) <= 40
 
 
 def test_no_saturation_no_note() -> None:

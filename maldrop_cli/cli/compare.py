@@ -70,6 +70,7 @@ def compare(
         selector=parse_name(Selector, selector, "--selector"),
     )
     named_seeds, wanted = parse_seeds(seeds), parse_single(rho, "--rho")
+    wanted_end = parse_single(training.rho_end, "--rho-end")
 
     from maldrop_cli.cli.session import Session, head_of, sized
     from maldrop_cli.render.runs import arm_rows, arm_table, failures, machine_line, settings_line, verdict_table
@@ -79,7 +80,7 @@ def compare(
 
     session = Session(subject, training, device, output)
     head = head_of(config, subject)
-    plan = [sized(arm, head, wanted) for arm in arms(config, dropouts)]
+    plan = [sized(arm, head, wanted, wanted_end) for arm in arms(config, dropouts)]
     records = session.carry_out(over_seeds(plan, named_seeds, rotate=True))
 
     by_dropout = {arm.config.dropout: arm for arm in group(records)}

@@ -74,6 +74,15 @@ class TrainingOptions:
     pass_rate: Annotated[
         str, _variant(help=f"What scales neurons at test time: how often they passed, {_names(PassRate)}.")
     ] = str(_DEFAULT.pass_rate)
+    rate: Annotated[
+        float, _variant(help="Of forward-smooth, reverse-smooth: by how much the log-odds of rho move each epoch.")
+    ] = _DEFAULT.rate
+    rho_end: Annotated[
+        str, _variant(help="Of the schedule linear: rho in its last epoch, a count or a percentage of the width.")
+    ] = str(_DEFAULT.rho_end)
+    horizon: Annotated[
+        int | None, _variant(help="Of the schedule linear: the epochs over which it runs; the default is --epochs.")
+    ] = None
     epochs: Annotated[int, _training(help="Passes over the training images.")] = _DEFAULT.epochs
     lr: Annotated[float, _training(help="SGD's learning rate.")] = _DEFAULT.lr
     momentum: Annotated[float, _training(help="SGD's momentum.")] = _DEFAULT.momentum
@@ -114,6 +123,9 @@ SelectorOption = Annotated[str, _variant(help=f"How maldrop chooses neurons: {_n
 ScheduleOption = Annotated[str, _variant(help=f"How rho changes: {_names(Schedule)}.")]
 DropoutOption = Annotated[str, _variant("--dropout", "--dropouts", help=f"One of: {_names(Dropout)}.")]
 DropoutsOption = Annotated[str, _variant("--dropout", "--dropouts", help=f"Commas between any of: {_names(Dropout)}.")]
+DryRunOption = Annotated[
+    bool, _machine("--dry-run", help="Show what would be trained, with rho epoch by epoch, and train nothing.")
+]
 RHO_DEFAULT = "6.25%"
 
 
@@ -143,7 +155,7 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def flat(*, ctx: typer.Context, **values: Any) -> None:
-        given = Given(frozenset(name for name in values if _by_hand(ctx, name)))
+        given = Given(frozenset(name for name in values if _by_hand(ctx, name)), tuple(ctx.obj or ()))
         arguments: dict[str, Any] = {}
         for name, group in groups.items():
             own = {field.name: values.pop(field.name) for field in dataclasses.fields(group) if group is not Given}
@@ -157,9 +169,11 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Given:
-    """The parameters that stand on the command line, as against those at their defaults."""
+    """What stands on the command line: ``names`` of parameters, as against those at their defaults, and ``arguments``,
+    the whole of it as typed."""
 
     names: frozenset[str] = frozenset()
+    arguments: tuple[str, ...] = ()
 
 
 def _by_hand(ctx: typer.Context, name: str) -> bool:

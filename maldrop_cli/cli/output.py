@@ -29,6 +29,11 @@ def check_output(output: OutputOptions) -> None:
             raise MaldropError(f"can't write {path}: it is a folder")
 
 
+def stdout_encoding() -> str | None:
+    """What stdout can show; None where it is closed."""
+    return getattr(sys.stdout, "encoding", None)
+
+
 def present(tables: Sequence[Table], rows: Sequence[dict[str, Any]], output: OutputOptions) -> None:
     """Write the files and show the tables: neither a full disk nor a closed terminal takes the other along."""
     from rich.console import Console

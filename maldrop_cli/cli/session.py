@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from rich.console import Console
 
 from maldrop_cli import datasets, devices, engine
@@ -16,7 +17,7 @@ from maldrop_cli.render.runs import failures, name
 from maldrop_cli.render.tables import plural
 from maldrop_cli.results.records import RunRecord
 from maldrop_cli.results.store import Store
-from maldrop_cli.sweep.axes import Quantity
+from maldrop_cli.sweep.axes import NOTHING, Quantity
 from maldrop_cli.sweep.executors import serial
 from maldrop_cli.variants import Head, check_variant
 
@@ -33,11 +34,13 @@ def available(config: RunConfig, head: Head) -> int:
     return head.units(config.unit)
 
 
-def sized(config: RunConfig, head: Head, rho: Quantity) -> RunConfig:
-    """``config`` with ``rho`` as a number of what its variant drops. Raises as :func:`available`."""
-    if config.has_rho:
-        return replace(config, rho=rho.count(available(config, head), "--rho", config.unit))
-    return config
+def sized(config: RunConfig, head: Head, rho: Quantity, rho_end: Quantity = NOTHING) -> RunConfig:
+    """``config`` with both as numbers of what its variant drops. Raises as :func:`available`."""
+    units = available(config, head)
+    if not config.has_rho:
+        return config
+    counts = [quantity.count(units, flag, config.unit) for quantity, flag in ((rho, "--rho"), (rho_end, "--rho-end"))]
+    return replace(config, rho=counts[0], rho_end=counts[1])
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,27 @@ class Session:
     device: DeviceOptions
     output: OutputOptions
 
-    def carry_out(self, plan: Sequence[RunConfig]) -> list[RunRecord]:
-        """Load the data, then train or reuse every run of the plan."""
-        out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
+    def check(self, plan: Sequence[RunConfig]) -> torch.device:
+        """The device; UsageError where it, or the model's width, can't take one of the runs."""
         device = devices.prepare(self.device.device, self.device.threads)
         head = head_of(plan[0], self.subject)
         for config in plan:
             engine.check_deterministic(config, device)
             check_variant(config, head)
+        return device
+
+    def finished(self, plan: Sequence[RunConfig]) -> int:
+        """How many runs of the plan are stored and would be reused, going by their settings: the images, on which it
+        also depends, may take long to load."""
+        if self.training.fresh or not self.training.out.is_dir():
+            return 0
+        known = {record.config.run_id("") for record in Store(self.training.out).scan() if record.finished}
+        return sum(config.run_id("") in known for config in plan)
+
+    def carry_out(self, plan: Sequence[RunConfig]) -> list[RunRecord]:
+        """Load the data, then train or reuse every run of the plan."""
+        out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
+        device = self.check(plan)
         store = Store(out, reporter.warn)
         store.prepare()
         with reporter:

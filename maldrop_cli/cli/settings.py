@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 
 from maldrop_cli.cli.options import Given, SubjectOptions, TrainingOptions
@@ -22,20 +24,21 @@ from maldrop_cli.config import (
 
 
 def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given) -> RunConfig:
-    """The settings that do not vary within a command; rho, omega, schedule, dropout and seed are set by each."""
+    """The settings that do not vary within a command; each sets rho, rho_end, omega, schedule, dropout and seed."""
     config = replace(
         subject_config(subject),
         period=training.period,
         pass_rate=parse_name(PassRate, training.pass_rate, "--pass-rate"),
+        rate=training.rate,
         epochs=training.epochs,
         lr=training.lr,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         deterministic=training.deterministic,
     )
-    if training.preset is None:
-        return config
-    return apply_preset(parse_name(Preset, training.preset, "--preset"), config, set(given.names))
+    if training.preset is not None:
+        config = apply_preset(parse_name(Preset, training.preset, "--preset"), config, set(given.names))
+    return replace(config, horizon=config.epochs if training.horizon is None else training.horizon)
 
 
 def subject_config(subject: SubjectOptions) -> RunConfig:
@@ -64,6 +67,25 @@ def _shape(text: str) -> tuple[int, int, int]:
     if not match:
         raise UsageError(f"--shape: {text!r} is not channels x height x width; write e.g. 3x32x32")
     return int(match[1]), int(match[2]), int(match[3])
+
+
+SMOOTH = {"forward": "forward-smooth", "reverse": "reverse-smooth"}
+
+
+def smooth_command(arguments: Sequence[str]) -> str:
+    """The command line ``arguments``, quoted for a shell, with smooth schedules in place of equations (1) and (2)."""
+    words = list(arguments)
+    for index, word in enumerate(words):
+        if word.startswith("--schedule="):
+            words[index] = f"--schedule={_smooth(word.partition('=')[2])}"
+        elif index and words[index - 1] == "--schedule":
+            words[index] = _smooth(word)
+    return shlex.join(["maldrop", *words])
+
+
+def _smooth(schedules: str) -> str:
+    names = [name.strip() for name in schedules.split(",")]
+    return ",".join(dict.fromkeys(SMOOTH.get(name, name) for name in names))
 
 
 def parse_names(kind: type[Name], text: str, flag: str) -> list[Name]:

@@ -10,12 +10,14 @@ from maldrop_cli.cli.options import (
     RHO_DEFAULT,
     DeviceOptions,
     DropoutsOption,
+    DryRunOption,
     Given,
     OutputOptions,
     SelectorOption,
     SubjectOptions,
     TrainingOptions,
 )
+from maldrop_cli.config import Schedule
 
 _PANEL = "Grid"
 
@@ -38,7 +40,7 @@ def sweep(
     schedule: Annotated[
         str,
         typer.Option(
-            help="Commas between any of: standard, randomized, forward, reverse, periodic.",
+            help=f"Commas between any of: {', '.join(Schedule)}.",
             rich_help_panel=_PANEL,
         ),
     ] = "standard",
@@ -47,24 +49,26 @@ def sweep(
         str, typer.Option(help="paper, classes, numbers and ranges, as for --rho.", rich_help_panel=_PANEL)
     ] = "paper",
     seeds: Annotated[str, typer.Option(help="A count; a list or a range names them.", rich_help_panel=_PANEL)] = "1",
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train a grid over rho, schedule, omega and dropout: one row a point, the best and the worst marked."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.output import check_output, present
-    from maldrop_cli.cli.settings import base_config, parse_names
-    from maldrop_cli.config import Dropout, Schedule, Selector, parse_name
-    from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, to_counts
-    from maldrop_cli.sweep.plan import grid, over_seeds, with_references
+    from maldrop_cli.cli.output import check_output, present, stdout_encoding
+    from maldrop_cli.cli.settings import base_config, parse_names, smooth_command
+    from maldrop_cli.config import Dropout, Selector, parse_name
+    from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
+    from maldrop_cli.sweep.plan import arms, grid, over_seeds, with_references
 
     check_output(output)
     dropouts = parse_names(Dropout, dropout, "--dropout")
     schedules = parse_names(Schedule, schedule, "--schedule")
     omegas, named_seeds, quantities = parse_omegas(omega), parse_seeds(seeds), parse_axis(rho, "--rho")
+    wanted_end = parse_single(training.rho_end, "--rho-end")
     config = base_config(subject, training, given)
     config = replace(config, selector=parse_name(Selector, selector, "--selector"))
 
-    from maldrop_cli.cli.session import Session, available, head_of
+    from maldrop_cli.cli.session import Session, available, head_of, sized
     from maldrop_cli.render.runs import arm_rows, failures, machine_line, settings_line, sweep_table
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
@@ -72,15 +76,27 @@ def sweep(
 
     session = Session(subject, training, device, output)
     head = head_of(config, subject)
-    variants = [replace(config, dropout=each) for each in dropouts]
-    rhos = {each.dropout: to_counts(quantities, available(each, head), "--rho", each.unit) for each in variants}
-    points = with_references(config, grid(config, schedules, omegas, rhos))
-    records = session.carry_out(over_seeds(points, named_seeds))
-
-    comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
+    variants = [
+        (sized(each, head, quantities[0], wanted_end), to_counts(quantities, available(each, head), "--rho", each.unit))
+        for each in arms(config, dropouts)
+    ]
+    points = with_references(config, grid(variants, schedules, omegas))
+    plan = over_seeds(points, named_seeds)
     title = (
         f"{settings_line(config)}, {config.selector}, {config.granularity} masks, {plural(len(named_seeds), 'seed')}"
     )
+    smoother = smooth_command(given.arguments)
+    if dry_run:
+        from maldrop_cli.render.schedules import characters, dry_rows, plan_line, sweep_chart
+
+        session.check(plan)
+        notes = [plan_line(len(points), len(named_seeds), session.finished(plan), training.out)]
+        chart = sweep_chart(points, head, characters(stdout_encoding()), title, notes, smoother)
+        present([chart], dry_rows(points, head, {"n_seeds": len(named_seeds)}), output)
+        return
+    records = session.carry_out(plan)
+
+    comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
     notes = [machine_line(records), *failures(records)]
-    present([sweep_table(comparison, title, notes)], arm_rows(comparison), output)
+    present([sweep_table(comparison, title, notes, smoother)], arm_rows(comparison), output)
     session.conclude(records)

@@ -10,6 +10,7 @@ from maldrop_cli.cli.options import (
     RHO_DEFAULT,
     DeviceOptions,
     DropoutOption,
+    DryRunOption,
     Given,
     OmegaOption,
     OutputOptions,
@@ -33,11 +34,12 @@ def train(
     schedule: ScheduleOption = "standard",
     selector: SelectorOption = "heuristic",
     seed: Annotated[int, typer.Option(help="Of weights, batch order and noise.", rich_help_panel="Training")] = 0,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train one network: a table row an epoch, and a record on disk."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.output import check_output, present
+    from maldrop_cli.cli.output import check_output, present, stdout_encoding
     from maldrop_cli.cli.settings import base_config
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name, parse_omega
     from maldrop_cli.sweep.axes import parse_single
@@ -51,13 +53,22 @@ def train(
         selector=parse_name(Selector, selector, "--selector"),
         seed=seed,
     )
-    wanted = parse_single(rho, "--rho")
+    wanted, wanted_end = parse_single(rho, "--rho"), parse_single(training.rho_end, "--rho-end")
 
     from maldrop_cli.cli.session import Session, head_of, sized
     from maldrop_cli.render.runs import epoch_rows, train_table
 
     session = Session(subject, training, device, output)
-    config = sized(config, head_of(config, subject), wanted)
+    head = head_of(config, subject)
+    config = sized(config, head, wanted, wanted_end)
+    if dry_run:
+        from maldrop_cli.render.schedules import characters, dry_rows, plan_line, train_chart
+
+        session.check([config])
+        notes = [plan_line(1, 1, session.finished([config]), training.out)]
+        chart = train_chart(config, head, characters(stdout_encoding()), notes)
+        present([chart], dry_rows([config], head, {"seed": seed}), output)
+        return
     records = session.carry_out([config])
     present([train_table(records[0])], epoch_rows(records), output)
     session.conclude(records)

@@ -1,4 +1,4 @@
-"""How many neurons to drop in a training batch: the paper's five schedules, section 4.4.
+"""How many neurons to drop in a training batch: the paper's five schedules, section 4.4, and three smooth ones.
 
 Each is a pure function of ``(rho, width, step)``. ``rho`` is the user's base count, ``width`` the L of the paper,
 the number of neurons in the layer.
@@ -12,12 +12,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands. ``epoch`` and ``batch`` count from 0; ``batch`` runs on through all epochs."""
+    """Where training stands, and what the schedules are set to.
+
+    ``epoch`` and ``batch`` count from 0; ``batch`` runs on through all epochs. ``period`` is of ``periodic``, ``rng``
+    of ``randomized``, ``rate`` of the smooth logistics, ``rho_end`` and ``horizon`` are of ``linear``.
+    """
 
     epoch: int
     batch: int
     period: int = 5
     rng: random.Random | None = None
+    rate: float = 0.5
+    rho_end: int = 0
+    horizon: int = 10
 
 
 Schedule = Callable[[int, int, Step], int]
@@ -51,6 +58,43 @@ def periodic(rho: int, width: int, step: Step) -> int:
     return rho if (step.batch + 1) % step.period == 0 else 0
 
 
+def forward_smooth(rho: int, width: int, step: Step) -> int:
+    """rho_i = L / (1 + ((L - rho) / rho) exp(-r i)): the logistic that is rho at i = 0 and rises to L.
+
+    i is the epoch from 0, r the ``rate``, by which the log-odds of dropping a neuron rise each epoch. Rounded half up;
+    constant where rho is 0 or L. The paper's section 6 asks for it: "a smoother way of annealing along the logistic".
+    """
+    if not 0 < rho < width:
+        return rho
+    decay = math.exp(-step.rate * step.epoch)
+    return _half_up(width * rho / (rho + (width - rho) * decay))
+
+
+def reverse_smooth(rho: int, width: int, step: Step) -> int:
+    """rho_i = L / (1 + ((L - rho) / rho) exp(r i)): the logistic that is rho at i = 0 and falls to 0.
+
+    The mirror image of :func:`forward_smooth`: what it drops of rho, the other keeps of L - rho.
+    """
+    if not 0 < rho < width:
+        return rho
+    decay = math.exp(-step.rate * step.epoch)  # above and below the line, where exp(r i) would overflow
+    return _half_up(width * rho * decay / (rho * decay + (width - rho)))
+
+
+def linear(rho: int, width: int, step: Step) -> int:
+    """rho_i = rho + (rho_end - rho) i / (horizon - 1), and rho_end from i = horizon - 1 on, rounded half up.
+
+    i is the epoch from 0: rho in the first epoch, rho_end in epoch number ``horizon`` and all later ones. The first
+    epoch has rho whatever the horizon; with a horizon of 1, all others have rho_end.
+    """
+    last = step.horizon - 1
+    if step.epoch == 0:
+        return rho
+    if step.epoch >= last:
+        return step.rho_end
+    return rho + (2 * (step.rho_end - rho) * step.epoch + last) // (2 * last)  # exact, half up
+
+
 def _half_up(value: float) -> int:
     return math.floor(value + 0.5)
 
@@ -61,4 +105,7 @@ SCHEDULES: dict[str, Schedule] = {
     "forward": forward,
     "reverse": reverse,
     "periodic": periodic,
+    "forward-smooth": forward_smooth,
+    "reverse-smooth": reverse_smooth,
+    "linear": linear,
 }

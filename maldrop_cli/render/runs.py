@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from maldrop_cli.config import Model, RunConfig, Schedule
-from maldrop_cli.render.tables import Column, Table, duration, number, plural, plus_minus
+from maldrop_cli.config import FURTHER_SETTINGS, Model, RunConfig, Schedule
+from maldrop_cli.render.tables import TRY, Column, Table, duration, number, plural, plus_minus
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, describe_machine
 from maldrop_cli.results.stats import Difference, Outcome
 
 EFFECTIVE = (
-    *("batch_size", "lr", "momentum", "weight_decay", "period", "pass_rate", "joint_iterations", "joint_starts"),
-    "depth",
+    *("batch_size", "lr", "momentum", "weight_decay", "period", "rate", "rho_end", "horizon", "pass_rate"),
+    *("joint_iterations", "joint_starts", "depth"),
 )
 MACHINE = ("device", "device_name", "threads", "torch")
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
@@ -70,8 +70,14 @@ def name(config: RunConfig) -> str:
         words.append(str(config.schedule))
     if "period" in effective:
         words.append(f"period={config.period}")
+    if "rate" in effective:
+        words.append(f"rate={config.rate:g}")
     if "rho" in effective:
         words.append(f"rho={config.rho}")
+    if "rho_end" in effective:
+        words.append(f"rho-end={config.rho_end}")
+        if config.horizon != config.epochs:
+            words.append(f"horizon={config.horizon}")
     if "p" in effective:
         words.append(f"p={config.p:g}")
     if differs("selector"):
@@ -83,6 +89,17 @@ def name(config: RunConfig) -> str:
     if differs("pass_rate"):
         words.append(f"pass-rate={config.pass_rate}")
     return " ".join(words)
+
+
+def schedule_settings(configs: Iterable[RunConfig]) -> list[str]:
+    """A line with the settings of the schedules that have some; none where no schedule has."""
+    settings_of = {
+        config.schedule: [f"{key.replace('_', '-')} {getattr(config, key)}" for key in keys]
+        for config in configs
+        if "schedule" in config.identity() and (keys := FURTHER_SETTINGS["schedule"].get(config.schedule))
+    }
+    parts = [f"{schedule}: {', '.join(values)}" for schedule, values in settings_of.items()]
+    return [f"{'; '.join(parts)}."] if parts else []
 
 
 def settings_line(config: RunConfig) -> str:
@@ -300,8 +317,9 @@ def _verdict(difference: Difference) -> str:
 # --- sweeps --------------------------------------------------------------------------------------------------------
 
 
-def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
-    """One row a point, the references first; the best and the worst point marked."""
+def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = (), smoother: str = "") -> Table:
+    """One row a point, the references first; the best and the worst point marked. ``smoother``: see
+    :func:`saturation`."""
     arms, epochs = comparison.arms, comparison.arms[0].config.epochs
     points = [number for number, arm in enumerate(arms) if _is_point(arm)]
     means = {number: arms[number].metric("val_top1").mean for number in points if arms[number].done}
@@ -331,7 +349,9 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
     marked = {}
     if any(marks) and best is not None and worst is not None:
         marked = {best: "green", worst: "red"}
-    return Table(title, columns, [*notes, *saturation(arms)], marked)
+    rates = [_drop_rates(arm) for arm in arms if is_annealed(arm.config)]
+    notes = [*schedule_settings(arm.config for arm in arms), *notes, *saturation(rates, smoother)]
+    return Table(title, columns, notes, marked)
 
 
 def _is_point(arm: Arm) -> bool:
@@ -340,25 +360,35 @@ def _is_point(arm: Arm) -> bool:
 
 def _mean_drop(arm: Arm) -> float:
     """Realised drop rate over all epochs and seeds, in percent."""
-    rates = [row.drop_rate for run in arm.done.values() for row in run.epochs]
+    rates = _drop_rates(arm)
     return sum(rates) / len(rates) if rates else math.nan
 
 
-def saturation(arms: Sequence[Arm]) -> list[str]:
-    """A line where an annealing schedule drops everything or nothing in most epochs."""
-    annealed = [arm for arm in arms if _is_point(arm) and arm.config.schedule in (Schedule.FORWARD, Schedule.REVERSE)]
-    everything = sum(_mostly(arm, 100 * (1 - SATURATED), 100.0) for arm in annealed)
-    nothing = sum(_mostly(arm, 0.0, 100 * SATURATED) for arm in annealed)
+def _drop_rates(arm: Arm) -> list[float]:
+    """Of all epochs, over all seeds, in percent."""
+    return [row.drop_rate for run in arm.done.values() for row in run.epochs]
+
+
+def is_annealed(config: RunConfig) -> bool:
+    """Whether the run's rho follows equation (1) or (2)."""
+    return config.identity().get("schedule") in (Schedule.FORWARD, Schedule.REVERSE)
+
+
+def saturation(points: Sequence[Sequence[float]], smoother: str = "") -> list[str]:
+    """A line where annealed points, each given by its drop rates in percent, drop everything or nothing in most
+    epochs; and ``smoother``, the command that does not, in another."""
+    everything = sum(_mostly(rates, 100 * (1 - SATURATED), 100.0) for rates in points)
+    nothing = sum(_mostly(rates, 0.0, 100 * SATURATED) for rates in points)
     if not everything and not nothing:
         return []
     return [
-        f"{everything + nothing} of {len(annealed)} annealed points drop everything ({everything}) or nothing "
+        f"{everything + nothing} of {len(points)} annealed points drop everything ({everything}) or nothing "
         f"({nothing}) in most epochs: equations (1) and (2) saturate. From rho + i = 10 on, i the epoch from 0, "
-        "forward drops every neuron and reverse none."
+        "forward drops every neuron and reverse none.",
+        *([TRY + smoother] if smoother else []),
     ]
 
 
-def _mostly(arm: Arm, low: float, high: float) -> bool:
-    """Whether more than half of the epochs, over all seeds, have a drop rate from ``low`` to ``high`` percent."""
-    rates = [row.drop_rate for run in arm.done.values() for row in run.epochs]
+def _mostly(rates: Sequence[float], low: float, high: float) -> bool:
+    """Whether more than half of ``rates`` lie from ``low`` to ``high`` percent."""
     return 2 * sum(low <= rate <= high for rate in rates) > len(rates)

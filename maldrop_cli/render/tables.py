@@ -20,6 +20,8 @@ from tabulate import tabulate
 
 from maldrop_cli.config import MaldropError
 
+TRY = "Try: "  # begins a note that ends in a command: never broken, so that it can be pasted
+
 
 @dataclass(frozen=True)
 class Column:
@@ -80,7 +82,7 @@ def show(tables: Sequence[Table], form: str, console: Console) -> None:
             continue
         console.print(rich_table)
         for note in table.notes:
-            console.print(Text(note))
+            console.print(Text(note), soft_wrap=note.startswith(TRY))
 
 
 def _unlimited(rich_table: RichTable, console: Console) -> Measurement:

@@ -40,6 +40,9 @@ class Quantity:
         return max(math.floor(exact + 0.5), 1 if self.percent and exact > 0 else 0)
 
 
+NOTHING = Quantity(0)
+
+
 def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> list[Quantity]:
     """All values that ``text`` names, in its order, without repeats.
 
@@ -59,7 +62,8 @@ def parse_single(text: str, flag: str) -> Quantity:
     quantities = parse_axis(text, flag)
     if len(quantities) != 1:
         raise UsageError(
-            f"{flag}: {text!r} names {len(quantities)} values, and this command takes one; `maldrop sweep` takes all"
+            f"{flag}: {text!r} names {len(quantities)} values, and this command takes one; "
+            "`maldrop sweep --rho` takes several"
         )
     return quantities[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from maldrop_cli.config import Dropout, Omega, RunConfig, Schedule, Selector
@@ -27,19 +27,16 @@ def subjects(base: RunConfig, dropouts: Sequence[Dropout], selectors: Sequence[S
 
 
 def grid(
-    base: RunConfig,
-    schedules: Sequence[Schedule],
-    omegas: Sequence[Omega],
-    rhos: Mapping[Dropout, Sequence[int]],
+    variants: Sequence[tuple[RunConfig, Sequence[int]]], schedules: Sequence[Schedule], omegas: Sequence[Omega]
 ) -> list[RunConfig]:
     """Every combination, rho varying fastest; combinations that differ only in a setting without effect come once.
 
-    The keys of ``rhos`` are the variants, each with its numbers of what it drops: neurons, channels or weights.
+    ``variants``: each with its rhos, numbers of the neurons, channels or weights that it drops.
     """
     points = [
-        replace(base, dropout=dropout, schedule=schedule, omega=omega, rho=rho)
-        for dropout, numbers in rhos.items()
-        for schedule, omega, rho in itertools.product(schedules, omegas, numbers)
+        replace(variant, schedule=schedule, omega=omega, rho=rho)
+        for variant, rhos in variants
+        for schedule, omega, rho in itertools.product(schedules, omegas, rhos)
     ]
     return distinct(points)
 

@@ -1,0 +1,265 @@
+"""`--dry-run`: charts, rows, and nothing trained; and the command that a saturated sweep suggests."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Result
+
+from maldrop_cli.cli.settings import smooth_command
+from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule
+from maldrop_cli.dropout import SCHEDULES, Step
+from maldrop_cli.render.schedules import (
+    ASCII,
+    BLOCKS,
+    EpochRho,
+    bar,
+    characters,
+    dry_rows,
+    plan_line,
+    rho_by_epoch,
+    spark,
+    sweep_chart,
+    train_chart,
+)
+from maldrop_cli.render.tables import to_text
+from maldrop_cli.variants import Head
+
+Run = Callable[..., Result]
+BASE = RunConfig(epochs=4, horizon=4, rho=16)
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
+
+
+# --- drawing -------------------------------------------------------------------------------------------------------
+
+
+def test_only_nothing_looks_like_nothing_and_only_everything_like_everything() -> None:
+    assert spark([0, 1e-9, 0.5, 1 - 1e-9, 1], BLOCKS) == "·▁▄▇█"
+    assert spark([0, 1e-9, 0.1, 0.55, 1 - 1e-9, 1], ASCII) == ".0159#"
+
+
+def test_bars() -> None:
+    assert [bar(share, 4, ASCII) for share in (0, 0.01, 0.25, 0.26, 1)] == ["....", "#...", "#...", "##..", "####"]
+    assert [bar(share, 4, BLOCKS) for share in (0, 0.01, 0.25, 0.4, 1)] == ["····", "▏···", "█···", "█▋··", "████"]
+
+
+def test_characters_depend_on_what_stdout_can_show() -> None:
+    assert characters("utf-8") is BLOCKS
+    for encoding in ("ascii", "cp1252", "no-such-encoding", None):
+        assert characters(encoding) is ASCII
+
+
+def test_rho_by_epoch_is_what_the_engine_would_drop() -> None:
+    for schedule in set(Schedule) - {Schedule.RANDOMIZED, Schedule.PERIODIC}:
+        counts = [SCHEDULES[schedule.value](16, 256, Step(epoch, 0, horizon=4)) for epoch in range(4)]
+        assert rho_by_epoch(replace(BASE, schedule=schedule), 256) == [EpochRho(each, each, each) for each in counts]
+    assert rho_by_epoch(replace(BASE, schedule=Schedule.RANDOMIZED), 256) == [EpochRho(0, 256, 128)] * 4
+    periodic = replace(BASE, schedule=Schedule.PERIODIC)
+    assert rho_by_epoch(periodic, 256) == [EpochRho(0, 16, 3.2)] * 4
+    assert rho_by_epoch(replace(periodic, period=1), 256) == [EpochRho(16, 16, 16)] * 4
+    assert rho_by_epoch(replace(BASE, dropout=Dropout.VANILLA), 256) == []
+
+
+TRAIN = """\
+Dry run of maldrop linear rho=16 rho-end=8 horizon=3: digits, cnn, 4 epochs, SGD lr 0.005, momentum 0.9, \
+batch 64, seed 0
+
+  epoch    rho    % of neurons  of 32
+-------  -----  --------------  ----------------------------------------
+      1     16           50.00  ####################....................
+      2     12           37.50  ###############.........................
+   3..4      8           25.00  ##########..............................
+
+N"""
+
+SWEEP = """\
+Dry run: T
+
+dropout    schedule        omega      rho    rho @1    rho @4  rho by epoch
+---------  --------------  -------  -----  --------  --------  ------------------------------------------
+none
+maldrop    forward         paper       16        32        32  ####
+maldrop    reverse         paper       16         0         0  ....
+maldrop    forward-smooth  paper        8         8        19  2345
+maldrop    linear          paper       16        16         0  531.
+maldrop    periodic        paper       16       3.2       3.2  16 in each 5th batch, else 0
+maldrop    periodic        paper        0         0         0  ....
+maldrop    randomized      paper       16        16        16  drawn for each batch, uniformly from 0..32
+
+rho @N: its mean in epoch N. rho by epoch, a character an epoch: . none, 0 to 9 tenths, # all of the 32 neurons.
+forward-smooth: rate 0.5; linear: rho-end 0, horizon 4; periodic: period 5.
+N
+2 of 2 annealed points drop everything (1) or nothing (1) in most epochs: equations (1) and (2) saturate. \
+From rho + i = 10 on, i the epoch from 0, forward drops every neuron and reverse none.
+Try: C"""
+
+
+HEAD = Head(32, 10)
+
+
+def test_the_chart_of_a_run_is_golden() -> None:
+    config = replace(BASE, schedule=Schedule.LINEAR, rho_end=8, horizon=3)
+    assert to_text([train_chart(config, HEAD, ASCII, ["N"])], "plain") == TRAIN
+
+
+def test_the_charts_of_a_sweep_are_golden() -> None:
+    points = [
+        replace(BASE, dropout=Dropout.NONE),
+        *(replace(BASE, schedule=schedule) for schedule in (Schedule.FORWARD, Schedule.REVERSE)),
+        replace(BASE, schedule=Schedule.FORWARD_SMOOTH, rho=8),
+        replace(BASE, schedule=Schedule.LINEAR),
+        *(replace(BASE, schedule=Schedule.PERIODIC, rho=rho) for rho in (16, 0)),
+        replace(BASE, schedule=Schedule.RANDOMIZED),
+    ]
+    table = sweep_chart(points, HEAD, ASCII, "T", ["N"], smoother="C")
+    assert [line.rstrip() for line in to_text([table], "plain").splitlines()] == SWEEP.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dropout": Dropout.VANILLA}, "vanilla has no rho"),
+        ({"schedule": Schedule.RANDOMIZED}, "drawn for each batch, uniformly from 0..32"),
+        ({"schedule": Schedule.PERIODIC, "period": 2}, "16 in each 2nd batch, else 0; the chart shows its mean"),
+        ({"schedule": Schedule.PERIODIC, "period": 12}, "each 12th batch"),
+    ],
+)
+def test_what_a_chart_cannot_draw_is_said(change: dict[str, object], words: str) -> None:
+    table = train_chart(replace(BASE, **change), HEAD, ASCII)  # type: ignore[arg-type]
+    assert words in table.notes[0]
+    assert table.columns[0].cells == ["1..4"]
+
+
+def test_many_epochs_are_thinned_out_from_the_first_to_the_last() -> None:
+    point = replace(BASE, schedule=Schedule.LINEAR, rho=32, epochs=500, horizon=500)
+    table = sweep_chart([point], HEAD, ASCII, "T")
+    chart = table.columns[-1].cells[0]
+    assert (len(chart), chart[0], chart[-1]) == (40, "#", ".")
+    assert "40 of 500 epochs, evenly spread" in table.notes[0]
+
+
+def test_rows_have_every_epoch_of_every_point() -> None:
+    points = [replace(BASE, dropout=Dropout.NONE), replace(BASE, schedule=Schedule.LINEAR)]
+    table = dry_rows(points, HEAD, {"n_seeds": 2})
+    assert [row["epoch"] for row in table] == [1, 2, 3, 4] * 2
+    assert [row["rho_mean"] for row in table] == [None] * 4 + [16, 11, 5, 0]
+    assert {(row["n_seeds"], row["hidden_width"]) for row in table} == {(2, 32)}
+    assert (table[-1]["rho_end"], table[-1]["horizon"], table[-1]["rate"]) == (0, 4, None)
+
+
+def test_the_size_of_the_plan() -> None:
+    assert plan_line(1, 1, 0, "o") == "Nothing was trained. 1 run."
+    assert (
+        plan_line(3, 2, 4, "o") == "Nothing was trained. 3 points with 2 seeds each: 6 runs, 4 already finished in o."
+    )
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_train_dry_run(maldrop: Run) -> None:
+    command = ("train", *TINY, "--epochs", "3", "--schedule", "linear", "--rho", "50%", "--rho-end", "64")
+    result = maldrop(*command, "--dry-run", "--csv", "d.csv", "--json", "d.json")
+    assert (result.code, result.err) == (0, "")
+    assert "Dry run of maldrop linear rho=128 rho-end=64: synthetic, cnn, 3 epochs" in result.out
+    assert result.out.endswith("Nothing was trained. 1 run.\n")
+    assert [row["rho_mean"] for row in rows("d.csv")] == ["128", "96", "64"]
+    assert {path.name for path in Path().iterdir()} == {"d.csv", "d.json"}
+
+    maldrop(*command, "--csv", "t.csv")
+    trained, planned = rows("t.csv"), rows("d.csv")
+    assert [float(row["rho_mean"]) for row in trained] == [float(row["rho_mean"]) for row in planned]
+    for key in ("dropout", "schedule", "rho", "seed", "epoch", "rho_end", "horizon", "hidden_width"):
+        assert [row[key] for row in trained] == [row[key] for row in planned], key
+    assert "1 run, 1 already finished in maldrop-runs." in maldrop(*command, "--dry-run").out
+    assert "already finished" not in maldrop(*command, "--dry-run", "--fresh").out
+    assert "already finished" not in maldrop(*command, "--dry-run", "--horizon", "2").out
+
+
+def test_sweep_dry_run(maldrop: Run) -> None:
+    command = ("sweep", *TINY, "--epochs", "2", "--schedule", "forward,forward-smooth", "--rho", "0..256/3")
+    result = maldrop(*command, "--seeds", "2", "--dry-run", "--csv", "d.csv")
+    assert (result.code, result.err) == (0, "")
+    assert "Nothing was trained. 8 points with 2 seeds each: 16 runs.\n" in result.out
+    assert "\nTry: maldrop sweep" in result.out
+    assert {path.name for path in Path().iterdir()} == {"d.csv"}
+    table = rows("d.csv")
+    assert [(row["dropout"], row["schedule"], row["rho"], row["epoch"]) for row in table[::2]] == [
+        ("none", "", "", "1"),
+        ("vanilla", "", "", "1"),
+        *(("maldrop", schedule, rho, "1") for schedule in ("forward", "forward-smooth") for rho in ("0", "128", "256")),
+    ]
+    assert [row["rho_mean"] for row in table if row["schedule"] == "forward-smooth"] == ["0", "0", "128", "159"] + [
+        "256"
+    ] * 2
+
+    maldrop(*command, "-q")
+    assert "16 runs, 8 already finished in maldrop-runs." in maldrop(*command, "--seeds", "2", "--dry-run").out
+
+
+def test_the_horizon_is_the_epochs_unless_given(maldrop: Run) -> None:
+    command = ("sweep", *TINY, "--schedule", "linear", "--rho", "256", "--dry-run", "--csv", "d.csv")
+    for flags, horizon in (
+        (("--epochs", "3"), "3"),
+        (("--epochs", "3", "--horizon", "5"), "5"),
+        (("--preset", "paper"), "10"),
+        (("--preset", "paper", "--epochs", "4"), "4"),
+    ):
+        maldrop(*command, *flags)
+        assert rows("d.csv")[-1]["horizon"] == horizon
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("utf-8", "▁▁▂▃"), ("ascii", "0123"), ("cp1252", "0123")])
+def test_terminals_without_block_characters(encoding: str, expected: str, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "maldrop_cli", "sweep", *TINY, "--rho", "8.33%", "--schedule", "forward-smooth"),
+        *("--epochs", "4", "--rate", "0.6", "--dry-run"),
+    ]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, check=True)
+    assert expected in done.stdout.decode(encoding)
+    assert "?" not in done.stdout.decode(encoding)
+
+
+def test_a_dry_run_loads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maldrop_cli import datasets
+
+    monkeypatch.setattr(datasets, "load", lambda *args: pytest.fail("loaded"))
+    assert maldrop("train", "--dataset", "cifar10", "--dry-run").code == 0
+
+
+def test_reused_runs_are_told_by_their_settings_after_a_trip_through_json(maldrop: Run) -> None:
+    """As Session.finished does: what comes back from disk has the id of what went there."""
+    config = RunConfig(data=DataConfig(dataset=Dataset.SYNTHETIC, shape=(1, 8, 8), classes=3, images=150), epochs=1)
+    maldrop("train", *TINY, "--epochs", "1", "--rho", "256", "--horizon", "10", "-q")
+    from maldrop_cli.results.store import Store
+
+    [record] = Store(Path("maldrop-runs")).scan()
+    assert record.config.run_id("") == config.run_id("")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sweep", "--schedule", "forward", "--rho", "0..4096"], "sweep --schedule forward-smooth --rho 0..4096"),
+        (["sweep", "--schedule=reverse", "--epochs=3"], "sweep --schedule=reverse-smooth --epochs=3"),
+        (
+            ["sweep", "--schedule", "standard, forward,reverse"],
+            "sweep --schedule standard,forward-smooth,reverse-smooth",
+        ),
+        (["sweep", "--schedule", "forward,forward-smooth"], "sweep --schedule forward-smooth"),
+        (["sweep", "--out", "my runs", "--schedule", "forward"], "sweep --out 'my runs' --schedule forward-smooth"),
+        (["sweep", "--rho", "1..64*2", "--out", "forward"], "sweep --rho '1..64*2' --out forward"),
+    ],
+)
+def test_the_smooth_command_keeps_all_else(arguments: list[str], expected: str) -> None:
+    assert smooth_command(arguments) == f"maldrop {expected}"
