@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
 LARGEST = 2**31 - 1  # of any count
+CNN, VGG16 = "cnn", "vgg16"  # the paper's models; torchvision, which is slow to load, knows the names of the others
 SCHEMA = 1  # of the records; raise it whenever the same settings would give other numbers
 
 
@@ -36,11 +37,6 @@ class Dataset(StrEnum):
     FASHION_MNIST = "fashion-mnist"
     CIFAR10 = "cifar10"
     IMAGEFOLDER = "imagefolder"
-
-
-class Model(StrEnum):
-    CNN = "cnn"
-    VGG16 = "vgg16"
 
 
 class Dropout(StrEnum):
@@ -86,7 +82,7 @@ SETTINGS: dict[Dropout, tuple[str, ...]] = {  # of RunConfig, that have an effec
     Dropout.RANDOM: _TARGETED,
 }
 FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that depend on the value of another
-    "model": {Model.CNN: ("depth",)},
+    "model": {CNN: ("depth",)},
     "schedule": {Schedule.PERIODIC: ("period",)},
     "selector": {
         Selector.HEURISTIC: ("omega",),
@@ -160,7 +156,7 @@ class RunConfig:
     """Everything that changes a run's numbers; ``rho`` is the resolved base count. See docs/data-dictionary.md."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    model: Model = Model.CNN
+    model: str = CNN
     depth: int = 4
     dropout: Dropout = Dropout.MALDROP
     p: float = 0.5
@@ -222,8 +218,9 @@ class RunConfig:
         data = dict(stored["data"])
         data["shape"] = tuple(data["shape"])
         rest = {name: value for name, value in stored.items() if name != "data"}
+        if not isinstance(rest["model"], str):
+            raise TypeError(f"the model is {rest['model']!r}, not a name")
         enums = (
-            ("model", Model),
             ("dropout", Dropout),
             ("selector", Selector),
             ("granularity", Granularity),
@@ -244,7 +241,7 @@ def apply_preset(preset: Preset, config: RunConfig, given: set[str]) -> RunConfi
     assert preset is Preset.PAPER
     grey = config.data.dataset in (Dataset.DIGITS, Dataset.MNIST, Dataset.FASHION_MNIST)
     settings: dict[str, Any] = {"epochs": 10}
-    settings |= _PAPER_VGG16 if config.model is Model.VGG16 else _PAPER_GREY if grey else _PAPER_COLOUR
+    settings |= _PAPER_VGG16 if config.model == VGG16 else _PAPER_GREY if grey else _PAPER_COLOUR
     return replace(config, **{name: value for name, value in settings.items() if name not in given})
 
 

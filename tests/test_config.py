@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from maldrop_cli.config import (
+    VGG16,
     DataConfig,
     Dataset,
     Dropout,
     Granularity,
-    Model,
     Preset,
     RunConfig,
     Schedule,
@@ -64,7 +64,7 @@ def test_conditional_settings() -> None:
     assert single.run_id("") == replace(single, omega=0.5).run_id("")
     periodic = replace(BASE, schedule=Schedule.PERIODIC)
     assert periodic.run_id("") != replace(periodic, period=2).run_id("")
-    vgg = replace(BASE, model=Model.VGG16)
+    vgg = replace(BASE, model=VGG16)
     assert vgg.run_id("") == replace(vgg, depth=1).run_id("")
     assert BASE.run_id("") != replace(BASE, depth=1).run_id("")
 
@@ -145,5 +145,5 @@ def test_the_preset_yields_to_flags_given_by_hand() -> None:
 def test_the_preset_depends_on_data_and_model() -> None:
     cifar = apply_preset(Preset.PAPER, replace(BASE, data=DataConfig(dataset=Dataset.CIFAR10)), set())
     assert (cifar.lr, cifar.momentum, cifar.batch_size) == (0.01, 0.9, 128)
-    vgg = apply_preset(Preset.PAPER, replace(BASE, model=Model.VGG16), set())
+    vgg = apply_preset(Preset.PAPER, replace(BASE, model=VGG16), set())
     assert (vgg.lr, vgg.batch_size) == (0.001, 320)  # section 5.3 and 5.3.2

@@ -60,7 +60,7 @@ def timeit(
     from rich.console import Console
 
     from maldrop_cli import datasets, devices, timing
-    from maldrop_cli.models import hidden_width
+    from maldrop_cli.models import check_batches, hidden_width
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.timings import tables, timing_rows
     from maldrop_cli.results.records import environment
@@ -70,6 +70,7 @@ def timeit(
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
     width = hidden_width(config.model, config.depth, shape)
+    check_batches(config, shape, rounds * config.batch_size)
     config = replace(config, rho=wanted.count(width, "--rho"))
     for each in selectors:
         check_selector(replace(config, selector=each), width)
