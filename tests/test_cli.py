@@ -50,6 +50,31 @@ def test_train(maldrop: Run) -> None:
     assert [row["train_loss"] for row in loaded] == [row.train_loss for row in record.epochs]
 
 
+def test_a_network_of_torchvision(maldrop: Run) -> None:
+    subject = (
+        "--dataset",
+        "synthetic",
+        "--shape",
+        "3x32x32",
+        "--classes",
+        "3",
+        "--images",
+        "60",
+        "--model",
+        "resnet18",
+    )
+    result = maldrop("train", *subject, "--epochs", "1", "--csv", "t.csv")
+    assert result.code == 0, result.err
+    [row] = rows("t.csv")
+    assert (row["model"], row["hidden_width"], row["rho"]) == ("resnet18", "512", "32")  # 6.25 % of 512
+    result = maldrop("train", *subject, "--epochs", "1")
+    assert "1 of 1 run already finished" in result.err
+    result = maldrop("train", *subject, "--batch-size", "47")
+    assert result.code == 2
+    assert "48 training images in batches of 47 leave one over" in result.err
+    assert "--batch-size 48" in result.err
+
+
 def test_compare(maldrop: Run) -> None:
     result = maldrop("compare", *QUICK, "--csv", "c.csv", "--json", "c.json")
     assert result.code == 0, result.err

@@ -83,6 +83,8 @@ def find_end(network: nn.Module, example: Tensor | None = None) -> End:
 
     Raises ValueError for a network whose end can't be replaced. Changes nothing: the pass is in evaluation mode.
     """
+    if isinstance(network, nn.Linear):
+        raise _unsuitable("a network that is itself the Linear: put it into an nn.Sequential")
     end = _registered(network) if example is None else _traced(network, example)
     _check_replaceable(network, end)
     return end
@@ -95,8 +97,8 @@ def _registered(network: nn.Module) -> End:
         raise _unsuitable(f"no nn.Linear in {type(network).__name__}, whose last module is {_kind(modules[-1][1])}")
     parent, _, own = linears[-1].rpartition(".")
     siblings = list(network.get_submodule(parent).named_children())
-    place = [name for name, _ in siblings].index(own) if own else 0
-    if place and type(siblings[place - 1][1]) is nn.Dropout:
+    place = [name for name, _ in siblings].index(own)
+    if place > 0 and type(siblings[place - 1][1]) is nn.Dropout:
         return End(linears[-1], f"{parent}.{siblings[place - 1][0]}".lstrip("."))
     return End(linears[-1])
 
@@ -119,8 +121,6 @@ def _traced(network: nn.Module, example: Tensor) -> End:
 def _check_replaceable(network: nn.Module, end: End) -> None:
     """ValueError where an Identity, or a head with the same parameters, would do something else than the modules."""
     linear = network.get_submodule(end.linear)
-    if not end.linear:
-        raise _unsuitable("a network that is itself the Linear: put it into an nn.Sequential")
     if type(linear) is not nn.Linear:
         raise _unsuitable(f"{end.linear!r}, of type {_kind(linear)}, which does more than an nn.Linear")
     if any(getattr(linear, hooks) for hooks in _HOOKS):
@@ -196,10 +196,10 @@ def _proven(network: nn.Module, end: End, images: Tensor) -> Tensor:
         try:
             returned = network(images)
         except Exception as error:
-            if any(call.name == end.linear for call in calls):
+            if isinstance(error, AttributeError) or any(call.name == end.linear for call in calls):
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise _unsuitable(f"{end.linear!r}, and after it something that failed ({reason})") from error
-            raise
+                raise _unsuitable(f"{end.linear!r}, and a network that fails without it ({reason})") from error
+            raise  # before the end was reached: nothing that the cut has done
     _check_calls(end, calls, returned)
     hidden: Tensor = returned
     return hidden
