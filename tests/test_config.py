@@ -89,6 +89,8 @@ def test_json_round_trip() -> None:
         dropout=Dropout.RANDOM,
     )
     assert RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    with pytest.raises(TypeError, match="model"):
+        RunConfig.from_dict(dataclasses.asdict(config) | {"model": 3})
 
 
 @pytest.mark.parametrize(

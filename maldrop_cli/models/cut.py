@@ -55,6 +55,8 @@ class CutNetwork(nn.Module):
 def cut(network: nn.Module, end: End | None = None, example: Tensor | None = None) -> tuple[CutNetwork, nn.Linear]:
     """Replace the last Linear, and the Dropout that feeds it directly, by Identities: (the network so changed, Linear).
 
+    Directly: with nothing between the two but a change of shape.
+
     ``end``: as :func:`find_end` gives it, which is called where it is missing. With ``example`` images the outcome is
     proven at once, else on the first forward pass. Other Dropouts stay.
 
