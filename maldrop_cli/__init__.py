@@ -1,16 +1,17 @@
 """maldrop: benchmarks of Malicious Dropout, and the layer itself.
 
-``MalDropLinear``, a drop-in for ``nn.Dropout`` and the last ``nn.Linear``, is imported on first use, so that
-``maldrop --help`` does not pay for torch.
+``MalDropLinear``, a drop-in for ``nn.Dropout`` and the last ``nn.Linear``, and ``attach``, which puts a dropout variant
+into a network that is there already, are imported on first use, so that ``maldrop --help`` does not pay for torch.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maldrop_cli.dropout import MalDropLinear as MalDropLinear
+    from maldrop_cli.models import attach as attach
 
 __version__ = "0.1.0"
-__all__ = ["MalDropLinear", "__version__"]
+__all__ = ["MalDropLinear", "__version__", "attach"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from maldrop_cli.dropout import MalDropLinear
 
         return MalDropLinear
+    if name == "attach":
+        from maldrop_cli.models import attach
+
+        return attach
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

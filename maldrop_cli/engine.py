@@ -14,11 +14,18 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from maldrop_cli.config import Model, RunConfig, UsageError
+from maldrop_cli.config import RunConfig, UsageError
 from maldrop_cli.datasets import ImageData, Split
 from maldrop_cli.devices import device_name, synchronize, threads
 from maldrop_cli.dropout import SCHEDULES, Step
-from maldrop_cli.models import Classifier, Normalise, build_model, hidden_width, make_optimizer
+from maldrop_cli.models import (
+    Classifier,
+    Normalise,
+    build_model,
+    hidden_width,
+    lacks_deterministic_gradient,
+    make_optimizer,
+)
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment
 from maldrop_cli.results.store import Store
 
@@ -30,8 +37,11 @@ def stream(seed: int, purpose: str) -> int:
 
 def check_deterministic(config: RunConfig, device: torch.device) -> None:
     """UsageError where torch has no deterministic algorithm for what ``config`` asks of ``device``."""
-    if config.deterministic and config.model is Model.VGG16 and device.type == "cuda":
-        raise UsageError("--deterministic: on CUDA torch has no deterministic gradient of vgg16's adaptive pooling")
+    if config.deterministic and device.type == "cuda" and lacks_deterministic_gradient(config.model):
+        raise UsageError(
+            f"--deterministic: on CUDA torch has no deterministic gradient of {config.model}'s adaptive pooling; "
+            "try --device cpu"
+        )
 
 
 def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.device) -> RunRecord:

@@ -159,7 +159,8 @@ def mask_agreement(base: RunConfig, shape: Shape, classes: int, selectors: Seque
     labels = torch.randint(0, classes, (8,))
     with torch.no_grad():
         hidden = model.backbone(torch.randn((8, *shape))).double()
-        layer = LastLayer(hidden, model.head.weight.double(), model.head.bias.double(), labels)
+        bias = None if model.head.bias is None else model.head.bias.double()
+        layer = LastLayer(hidden, model.head.weight.double(), bias, labels)
     options = Options(omega_value(base.omega, hidden.shape[1], classes), base.granularity is Granularity.SAMPLE)
     agreement = {}
     for selector in selectors:

@@ -96,5 +96,8 @@ def test_torchvision_only_where_needed(tmp_path: Path) -> None:
 
 
 def test_the_layer_comes_without_the_command_line() -> None:
-    loaded = loaded_after("from maldrop_cli import MalDropLinear\nMalDropLinear(4, 2, rho=1)")
-    assert not loaded & {"typer", "rich", "pandas", "torchvision", "scipy"}
+    for code in (
+        "from maldrop_cli import MalDropLinear\nMalDropLinear(4, 2, rho=1)",
+        "from torch import nn\nfrom maldrop_cli import attach\nattach(nn.Sequential(nn.Linear(4, 2)))",
+    ):
+        assert not loaded_after(code) & {"typer", "rich", "pandas", "torchvision", "scipy"}

@@ -50,6 +50,31 @@ def test_train(maldrop: Run) -> None:
     assert [row["train_loss"] for row in loaded] == [row.train_loss for row in record.epochs]
 
 
+def test_a_network_of_torchvision(maldrop: Run) -> None:
+    subject = (
+        "--dataset",
+        "synthetic",
+        "--shape",
+        "3x32x32",
+        "--classes",
+        "3",
+        "--images",
+        "60",
+        "--model",
+        "resnet18",
+    )
+    result = maldrop("train", *subject, "--epochs", "1", "--csv", "t.csv")
+    assert result.code == 0, result.err
+    [row] = rows("t.csv")
+    assert (row["model"], row["hidden_width"], row["rho"]) == ("resnet18", "512", "32")  # 6.25 % of 512
+    result = maldrop("train", *subject, "--epochs", "1")
+    assert "1 of 1 run already finished" in result.err
+    result = maldrop("train", *subject, "--batch-size", "47")
+    assert result.code == 2
+    assert "48 training images in batches of 47 leave one over" in result.err
+    assert "--batch-size 48" in result.err
+
+
 def test_compare(maldrop: Run) -> None:
     result = maldrop("compare", *QUICK, "--csv", "c.csv", "--json", "c.json")
     assert result.code == 0, result.err
@@ -224,7 +249,11 @@ USAGE = [
     (("train", "--selector", "heuristics"), "did you mean 'heuristic'?"),
     (("train", "--schedule", "forwards"), "did you mean 'forward'?"),
     (("train", "--dataset", "mnits"), "did you mean 'mnist'?"),
-    (("train", "--model", "vgg"), "one of: cnn, vgg16"),
+    (("train", "--model", "resnet19"), "did you mean 'resnet18'?"),
+    (("train", "--model", "ccn"), "did you mean 'cnn'?"),
+    (("train", "--model", "nonsense"), "any classifier of torchvision"),
+    (("train", "--model", "squeezenet1_1"), "looked for a last nn.Linear"),
+    (("timeit", "--model", "resnet18", "--batch-size", "1"), "--batch-size 2"),
     (("train", "--granularity", "row"), "one of: batch, sample"),
     (("compare", "--dropout", "none,vanila"), "did you mean 'vanilla'?"),
     (("compare", "--baseline", "none", "--dropout", "vanilla,maldrop"), "not among --dropout"),
@@ -258,6 +287,8 @@ USAGE = [
     (("train", "--shape", "8x8"), "3x32x32"),
     (("train", *TINY, "--device", "cuda:99"), "there are: auto, cpu"),
     (("train", *TINY, "--model", "vgg16"), "--image-size 32"),
+    (("train", *TINY, "--model", "alexnet"), "--image-size 64"),
+    (("train", *TINY, "--model", "vit_b_16", "--image-size", "40"), "patch size"),
     (("train", "--dataset", "imagefolder"), "--data-dir"),
     (("train", "--nonsense"), "--nonsense"),
     (("train", "--format", "html"), "--format"),

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from maldrop_cli.config import (
+    VGG16,
     WITHOUT_EFFECT,
     DataConfig,
     Dataset,
     Dropout,
     Granularity,
-    Model,
     PassRate,
     Preset,
     RunConfig,
@@ -84,7 +84,7 @@ def test_conditional_settings() -> None:
     linear = replace(BASE, schedule=Schedule.LINEAR)
     assert linear.run_id("") == replace(linear, rate=1.0).run_id("")
     assert len({each.run_id("") for each in (linear, replace(linear, rho_end=1), replace(linear, horizon=2))}) == 3
-    vgg = replace(BASE, model=Model.VGG16)
+    vgg = replace(BASE, model=VGG16)
     assert vgg.run_id("") == replace(vgg, depth=1).run_id("")
     assert BASE.run_id("") != replace(BASE, depth=1).run_id("")
 
@@ -112,6 +112,8 @@ def test_json_round_trip() -> None:
         dropout=Dropout.RANDOM,
     )
     assert RunConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    with pytest.raises(TypeError, match="model"):
+        RunConfig.from_dict(dataclasses.asdict(config) | {"model": 3})
 
 
 @pytest.mark.parametrize(
@@ -181,5 +183,5 @@ def test_the_preset_yields_to_flags_given_by_hand() -> None:
 def test_the_preset_depends_on_data_and_model() -> None:
     cifar = apply_preset(Preset.PAPER, replace(BASE, data=DataConfig(dataset=Dataset.CIFAR10)), set())
     assert (cifar.lr, cifar.momentum, cifar.batch_size) == (0.01, 0.9, 128)
-    vgg = apply_preset(Preset.PAPER, replace(BASE, model=Model.VGG16), set())
+    vgg = apply_preset(Preset.PAPER, replace(BASE, model=VGG16), set())
     assert (vgg.lr, vgg.batch_size) == (0.001, 320)  # section 5.3 and 5.3.2

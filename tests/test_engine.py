@@ -13,7 +13,6 @@ from conftest import BASE, matching_rho, train
 from maldrop_cli import engine
 from maldrop_cli.config import (
     Dropout,
-    Model,
     Schedule,
     UsageError,
 )
@@ -193,11 +192,18 @@ def test_evaluation_does_not_depend_on_its_batches(tiny: ImageData) -> None:
     assert engine.evaluate(model, normalise, tiny.val, 7) == pytest.approx(whole, rel=1e-6)
 
 
-def test_deterministic_vgg16_on_cuda_is_refused() -> None:
-    config = replace(BASE, model=Model.VGG16, deterministic=True)
+@pytest.mark.parametrize("model", ["vgg16", "vgg11_bn", "alexnet"])
+def test_deterministic_adaptive_pooling_on_cuda_is_refused(model: str) -> None:
+    config = replace(BASE, model=model, deterministic=True)
     engine.check_deterministic(config, CPU)
-    with pytest.raises(UsageError, match="deterministic"):
+    engine.check_deterministic(replace(config, deterministic=False), torch.device("cuda:0"))
+    with pytest.raises(UsageError, match=f"deterministic gradient of {model}"):
         engine.check_deterministic(config, torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet18", "googlenet", "mobilenet_v3_small", "vit_b_16", "maxvit_t"])
+def test_pooling_to_one_cell_is_deterministic(model: str) -> None:
+    engine.check_deterministic(replace(BASE, model=model, deterministic=True), torch.device("cuda:0"))
 
 
 def test_a_run_that_raises_is_a_record(tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,16 @@
-"""The classifiers: the paper's layers, VGG16, and where labels travel."""
+"""The classifiers: the paper's layers, torchvision's networks, and where labels travel."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from maldrop_cli.config import Dropout, Model, RunConfig, UsageError
-from maldrop_cli.models import build_model, hidden_width, make_optimizer
+from maldrop_cli.config import Dropout, RunConfig, UsageError
+from maldrop_cli.dropout import Regulariser
+from maldrop_cli.models import Classifier, Shape, build_model, check_batches, hidden_width, make_optimizer
+from maldrop_cli.models.classifier import head_of
+from maldrop_cli.models.torchvision_models import SIDES, blank, names
 
 BASE = RunConfig(rho=8)
 
@@ -25,31 +30,151 @@ def test_the_cnn_is_the_papers() -> None:
 
 
 def test_depth_1_is_the_text_to_the_letter() -> None:
-    assert hidden_width(Model.CNN, 1, (1, 32, 32)) == 1024
-    assert hidden_width(Model.CNN, 4, (1, 32, 32)) == 4096
-    assert hidden_width(Model.CNN, 4, (2, 5, 7)) == 140
+    assert hidden_width("cnn", 1, (1, 32, 32)) == 1024
+    assert hidden_width("cnn", 4, (1, 32, 32)) == 4096
+    assert hidden_width("cnn", 4, (2, 5, 7)) == 140
 
 
-def test_vgg16_is_torchvisions_with_its_end_replaced() -> None:
-    from torchvision.models import vgg16
+def takes(name: str, shape: Shape) -> bool:
+    try:
+        return hidden_width(name, 4, shape) > 0
+    except UsageError:
+        return False
+
+
+@pytest.mark.parametrize("name", [name for name in names() if not name.startswith("squeezenet")])
+def test_every_classifier_of_torchvision_can_be_cut(name: str) -> None:
+    side = next(side for side in SIDES if takes(name, (3, side, side)))
+    width = hidden_width(name, 4, (1, side, side))
+    backbone, linear = blank(name, (3, side, side), 7)
+    classifier = Classifier(backbone, head_of(linear, Regulariser())).eval()
+    images = torch.empty(2, 3, side, side, device="meta")
+    with torch.no_grad():
+        assert classifier.backbone(images).shape == (2, width)
+        assert classifier(images).shape == (2, 7)
+    assert backbone.proven == {False}
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name.startswith("squeezenet")])
+def test_a_network_that_ends_in_a_convolution_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"looked for a last nn\.Linear .* found no nn\.Linear in SqueezeNet"):
+        hidden_width(name, 4, (3, 64, 64))
+
+
+def test_a_wrong_name_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'resnet50'"):
+        hidden_width("resnet5O", 4, (3, 32, 32))
+
+
+def torchvisions(name: str, classes: int) -> nn.Module:
+    from torchvision.models import get_model
 
     torch.manual_seed(0)
-    ours = build_model(RunConfig(model=Model.VGG16, dropout=Dropout.VANILLA), (3, 32, 32), 7).eval()
+    network: nn.Module = get_model(name, weights=None, num_classes=classes)
+    return network
+
+
+def ours(config: RunConfig, shape: Shape, classes: int) -> Classifier:
     torch.manual_seed(0)
-    theirs = vgg16(weights=None, num_classes=7).eval()
+    return build_model(config, shape, classes, torch.Generator().manual_seed(0))
+
+
+SMALL = [("resnet18", 32), ("mobilenet_v3_small", 32), ("alexnet", 64), ("densenet121", 32)]
+
+
+@pytest.mark.parametrize(("name", "side"), SMALL)
+def test_without_dropout_it_is_torchvisions_own(name: str, side: int) -> None:
+    theirs = torchvisions(name, 7).eval()
+    mine = ours(RunConfig(model=name, dropout=Dropout.NONE), (3, side, side), 7).eval()
+    images = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        expected = theirs(images)
+        for _ in range(2):  # the first pass is watched
+            torch.testing.assert_close(mine(images), expected, rtol=0, atol=0)
+        grey = images[:, :1]
+        torch.testing.assert_close(mine(grey), theirs(grey.expand(-1, 3, -1, -1)), rtol=0, atol=0)
+    assert sum(p.numel() for p in mine.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize(("name", "p", "others"), [("vgg16", 0.5, 1), ("mobilenet_v3_small", 0.2, 0)])
+def test_vanilla_takes_the_place_of_torchvisions_own_dropout(name: str, p: float, others: int) -> None:
+    """In training mode too, where the same seed must zero the same neurons."""
+    theirs = torchvisions(name, 7)
+    mine = ours(RunConfig(model=name, dropout=Dropout.VANILLA, p=p), (3, 32, 32), 7)
+    assert sum(isinstance(layer, nn.Dropout) for layer in mine.backbone.modules()) == others
     images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
-    assert sum(isinstance(layer, nn.Dropout) for layer in ours.backbone.modules()) == 1  # its first stays
-    grey = images[:, :1]
-    with torch.no_grad():
-        torch.testing.assert_close(ours(grey), theirs(grey.expand(-1, 3, -1, -1)))
+    for training in (False, True):
+        outputs = []
+        for model in (theirs.train(training), mine.train(training)):
+            torch.manual_seed(1)
+            with torch.no_grad():
+                outputs.append(model(images))
+        torch.testing.assert_close(*outputs)
 
 
-@pytest.mark.parametrize("shape", [(3, 31, 32), (3, 8, 8), (2, 32, 32)])
-def test_images_that_vgg16_cannot_take(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(UsageError, match="vgg16"):
-        hidden_width(Model.VGG16, 4, shape)
+@pytest.mark.parametrize(("name", "side"), SMALL)
+def test_every_weight_learns(name: str, side: int) -> None:
+    model = ours(RunConfig(model=name, rho=8), (3, side, side), 7)
+    for _ in range(2):  # the first pass is watched
+        model.zero_grad()
+        labels = torch.tensor([0, 1, 2])
+        nn.functional.cross_entropy(model(torch.randn(3, 3, side, side), labels), labels).backward()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+        assert model.head.weight.grad is not None
+        assert (model.head.weight.grad.abs().sum(0) == 0).sum() >= 8
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "remedy"),
+    [
+        ("vgg16", (3, 31, 32), "--image-size 32"),
+        ("vgg16", (3, 8, 8), "--image-size 32"),
+        ("vgg16", (2, 32, 32), "1 or 3 channels, not 2"),
+        ("alexnet", (3, 32, 32), "--image-size 64"),
+        ("inception_v3", (1, 32, 32), "--image-size 96"),
+        ("vit_b_16", (3, 100, 100), r"patch size.*--image-size 32"),
+        ("vit_b_16", (3, 32, 64), r"width.*--image-size 32"),
+        ("vit_h_14", (3, 32, 32), "--image-size 224"),
+        ("maxvit_t", (3, 32, 32), "--image-size 224"),
+        ("swin_t", (3, 1, 1), "--image-size 32"),
+    ],
+)
+def test_images_that_a_network_cannot_take(model: str, shape: Shape, remedy: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{model} .*{remedy}"):
+        hidden_width(model, 4, shape)
+
+
+def test_looking_at_shapes_draws_nothing() -> None:
+    """Else the weights would depend on whether the width was looked up before."""
+    blank.cache_clear()
+    before = torch.get_rng_state()
+    blank("vit_b_32", (3, 32, 32))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert nn.Linear(1, 1).weight.device.type == "cpu"
+
+
+def test_a_single_image_that_batch_norm_cannot_train_on() -> None:
+    config, shape = RunConfig(model="resnet18", batch_size=17), (3, 32, 32)
+    with pytest.raises(UsageError, match=r"120 training images in batches of 17 leave one over.*--batch-size 18"):
+        check_batches(config, shape, 120)
+    check_batches(replace(config, batch_size=18), shape, 120)
+    with pytest.raises(UsageError, match=r"--batch-size 3$"):  # 2 would leave one over as well
+        check_batches(replace(config, batch_size=1), shape, 9)
+    with pytest.raises(UsageError, match=r"try more images$"):
+        check_batches(config, shape, 1)
+    check_batches(config, (3, 64, 64), 120)  # maps of 2x2
+    for model in ("cnn", "vgg16", "vit_b_32"):
+        check_batches(replace(config, model=model), shape, 120)
+
+
+def test_what_the_check_says_is_so() -> None:
+    """The very failure that the check foresees, and a batch of one that it lets pass."""
+    model = ours(RunConfig(model="resnet18", dropout=Dropout.NONE), (3, 32, 32), 3)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model(torch.randn(1, 3, 32, 32))
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("dropout", Dropout)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from maldrop_cli.config import Dropout, Granularity, MaldropError, Model, RunConfig, Schedule, Selector
+from maldrop_cli.config import VGG16, Dropout, Granularity, MaldropError, RunConfig, Schedule, Selector
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import (
     arm_rows,
@@ -386,7 +386,7 @@ def test_the_papers_table_is_shown_beside_its_own_shapes_only() -> None:
         (RunConfig(), (1, 32, 32), False),
         (RunConfig(), (3, 32, 32), True),
         (RunConfig(depth=1), (1, 32, 32), True),
-        (RunConfig(model=Model.VGG16), (1, 32, 32), True),
+        (RunConfig(model=VGG16), (1, 32, 32), True),
     ):
         assert titles(config, shape, naive) == ["A training"]
     [table] = tables(rows, RunConfig(), (3, 32, 32), ENVIRONMENT, naive=True)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maldrop_cli.config import Dataset, Dropout, Granularity, Model, PassRate, Preset, RunConfig, Schedule, Selector
+from maldrop_cli.config import Dataset, Dropout, Granularity, PassRate, Preset, RunConfig, Schedule, Selector
 
 _DEFAULT = RunConfig()
 
@@ -49,7 +49,12 @@ class SubjectOptions:
     shape: Annotated[str, _data(help="Of synthetic images: channels x height x width.")] = "1x16x16"
     classes: Annotated[int, _data(help="Of synthetic images.")] = _DEFAULT.data.classes
     images: Annotated[int, _data(help="Of synthetic images: how many.")] = _DEFAULT.data.images
-    model: Annotated[str, _data(help=f"One of: {_names(Model)}.")] = str(_DEFAULT.model)
+    model: Annotated[
+        str,
+        _data(
+            help="cnn, the paper's, or a classifier of torchvision: vgg16, resnet18, mobilenet_v3_small, vit_b_16 ..."
+        ),
+    ] = _DEFAULT.model
     depth: Annotated[
         int,
         _data(help="Channels of the CNN's second convolution; the paper's text says 1, its 4,096 neurons need 4."),

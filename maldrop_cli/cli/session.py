@@ -11,7 +11,7 @@ from rich.console import Console
 from maldrop_cli import datasets, devices, engine
 from maldrop_cli.cli.options import DeviceOptions, OutputOptions, SubjectOptions, TrainingOptions
 from maldrop_cli.config import MaldropError, RunConfig
-from maldrop_cli.models import describe_head
+from maldrop_cli.models import check_batches, describe_head
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures, name
 from maldrop_cli.render.tables import plural
@@ -77,6 +77,8 @@ class Session:
         store.prepare()
         with reporter:
             loaded = datasets.load(plan[0].data, self.subject.data_dir, reporter.preparing)
+            for config in plan:
+                check_batches(config, loaded.shape, len(loaded.train.labels))
             digest = loaded.digest()
             data = loaded.to(device)
             reporter.begin(sum(config.epochs for config in plan))

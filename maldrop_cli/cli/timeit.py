@@ -62,6 +62,7 @@ def timeit(
 
     from maldrop_cli import datasets, devices, timing
     from maldrop_cli.cli.session import head_of, sized
+    from maldrop_cli.models import check_batches
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.timings import tables, timing_rows
     from maldrop_cli.results.records import environment
@@ -71,6 +72,7 @@ def timeit(
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
     head = head_of(config, subject)
+    check_batches(config, shape, rounds * config.batch_size)
     config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
     configs = [sized(each, head, wanted) for each in subject_configs(config, dropouts, selectors)]
     for each in configs:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from maldrop_cli.config import FURTHER_SETTINGS, Model, RunConfig, Schedule
+from maldrop_cli.config import CNN, FURTHER_SETTINGS, RunConfig, Schedule
 from maldrop_cli.render.tables import TRY, Column, Table, duration, number, plural, plus_minus
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
@@ -26,7 +26,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     effective = config.identity()
     return {
         "dataset": str(config.data.dataset),
-        "model": str(config.model),
+        "model": config.model,
         "dropout": str(config.dropout),
         "selector": _text(effective.get("selector")),
         "schedule": _text(effective.get("schedule")),
@@ -105,7 +105,7 @@ def schedule_settings(configs: Iterable[RunConfig]) -> list[str]:
 def settings_line(config: RunConfig) -> str:
     """What all arms of a table share, in a line."""
     size = f" {config.data.image_size}px" if config.data.image_size else ""
-    depth = f" depth {config.depth}" if config.model is Model.CNN and config.depth != RunConfig.depth else ""
+    depth = f" depth {config.depth}" if config.model == CNN and config.depth != RunConfig.depth else ""
     decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
     return (
         f"{config.data.dataset}{size}, {config.model}{depth}, {plural(config.epochs, 'epoch')}, "
@@ -184,7 +184,7 @@ def report_table(records: Sequence[RunRecord], long: bool) -> Table:
         pairs += [(run, row) for row in run.epochs] if long and run.epochs else [(run, run.at(len(run.epochs) or 1))]
     columns = [
         Column("data", [str(run.config.data.dataset) for run, _ in pairs], left=True),
-        Column("model", [str(run.config.model) for run, _ in pairs], left=True),
+        Column("model", [run.config.model for run, _ in pairs], left=True),
         Column("variant", [name(run.config) for run, _ in pairs], left=True),
         Column("lr", [f"{run.config.lr:g}" for run, _ in pairs]),
         Column("seed", [str(run.config.seed) for run, _ in pairs]),

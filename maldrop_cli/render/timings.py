@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maldrop_cli.config import Model, RunConfig
+from maldrop_cli.config import CNN, RunConfig
 from maldrop_cli.render.tables import Column, Table, number
 from maldrop_cli.results.records import describe_machine
 from maldrop_cli.results.timings import Timing
@@ -29,7 +29,7 @@ def timing_rows(timings: Sequence[Timing], config: RunConfig, machine: Mapping[s
     """
     context = {
         "dataset": str(config.data.dataset),
-        "model": str(config.model),
+        "model": config.model,
         "batch_size": config.batch_size,
         "rho": config.rho,
         "granularity": str(config.granularity),
@@ -65,7 +65,7 @@ def tables(
         f"{rows[0]['n_samples']} interleaved samples on {describe_machine(machine)}. IQR: interquartile range. "
         "Peak: memory that a step holds beyond the model's own."
     ]
-    comparable = config.model is Model.CNN and config.depth == RunConfig.depth and tuple(shape) == PAPER_SHAPE
+    comparable = config.model == CNN and config.depth == RunConfig.depth and tuple(shape) == PAPER_SHAPE
     if naive and not comparable:
         notes.append(
             "The paper's table (section 5.1.1) is of its CNN on MNIST: it is shown without --dataset, --model, --depth."

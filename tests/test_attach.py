@@ -1,0 +1,307 @@
+"""A dropout variant put into a network of one's own."""
+
+import copy
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import maldrop_cli
+from maldrop_cli import attach
+from maldrop_cli.config import Dropout
+from maldrop_cli.dropout import MalDropLinear, TargetedDropout, VanillaDropout
+
+IMAGES = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def sequential(last: nn.Module | None = None) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 8), nn.ReLU(), nn.Dropout(),
+        last or nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+class Custom(nn.Module):
+    """The head is registered first, so that only a forward pass shows which Linear is last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 3, bias=False)
+        self.drop = nn.Dropout()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.drop(self.body(images)))
+        return logits
+
+
+class Ends(nn.Module):
+    """A Linear, and whatever ``end`` makes of it and of the hidden layer."""
+
+    def __init__(self, end: Callable[["Ends", Tensor], Any]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 8))
+        self.drop = nn.Dropout()
+        self.fc = nn.Linear(8, 8)
+        self.end = end
+
+    def forward(self, images: Tensor) -> Any:
+        return self.end(self, self.body(images))
+
+
+@pytest.mark.parametrize("example", [None, IMAGES])
+def test_in_evaluation_mode_nothing_changes_before_training(example: Tensor | None) -> None:
+    network = sequential().eval()
+    with torch.no_grad():
+        expected = network(IMAGES)
+    classifier = attach(network, rho=2, example=example)
+    assert not classifier.training
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(classifier(IMAGES), expected, rtol=0, atol=0)
+    assert [type(layer) for layer in network[3:]] == [nn.Dropout, nn.Linear, nn.ReLU, nn.Identity, nn.Identity]
+    assert network(IMAGES).shape == (6, 8)
+
+
+def test_it_trains_as_the_layer_does() -> None:
+    """The same gradients as a MalDropLinear put there by hand."""
+    network = sequential()
+    network[3] = nn.Identity()  # its draws would differ from pass to pass
+    by_hand, layer = copy.deepcopy(network[:6]), MalDropLinear(8, 3, rho=3)
+    layer.load_state_dict(network[7].state_dict(), strict=False)
+    classifier = attach(network, rho=3)
+    nn.functional.cross_entropy(classifier(IMAGES, LABELS), LABELS).backward()
+    nn.functional.cross_entropy(layer(by_hand(IMAGES), LABELS), LABELS).backward()
+    for mine, other in zip(classifier.parameters(), [*by_hand.parameters(), *layer.parameters()], strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+    with pytest.raises(ValueError, match="needs labels"):
+        classifier(IMAGES)
+
+
+def test_the_parameters_are_the_users_own() -> None:
+    network = sequential()
+    before = list(network.parameters())
+    network[7].bias.requires_grad_(False)
+    state = torch.get_rng_state()
+    classifier = attach(network, rho=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(mine is other for mine, other in zip(classifier.parameters(), before, strict=True))
+    assert [p.requires_grad for p in classifier.head.parameters()] == [True, False]
+
+
+@pytest.mark.parametrize("dropout", Dropout)
+def test_every_variant(dropout: Dropout) -> None:
+    generator = torch.Generator().manual_seed(0)
+    classifier = attach(sequential(), dropout=str(dropout), rho=2, channels=4, generator=generator)
+    assert classifier(IMAGES, LABELS).shape == (6, 3)
+
+
+def test_the_settings_reach_the_variant() -> None:
+    regulariser = attach(
+        sequential(), omega=0.25, selector="single", granularity="sample", generator=torch.Generator()
+    ).head.regulariser
+    assert isinstance(regulariser, TargetedDropout)
+    assert (regulariser.rho, regulariser.options.omega) == (1, 0.25)  # 6.25 % of 8 rounded half up
+    assert (regulariser.selector, regulariser.options.per_sample) == ("single", True)
+    assert regulariser.options.generator is not None
+    spatial = attach(sequential(), dropout="spatial-maldrop", channels=4, pass_rate="epoch").head.regulariser
+    assert isinstance(spatial, TargetedDropout)
+    assert (spatial.units, spatial.options.area, spatial.rho, spatial.pass_rate) == (4, 2, 1, "epoch")
+    vanilla = attach(sequential(), dropout="vanilla", p=0.2).head.regulariser
+    assert isinstance(vanilla, VanillaDropout)
+    assert vanilla.dropout.p == 0.2
+
+
+def test_example_images_find_the_end_whatever_the_order_of_registration() -> None:
+    network = Custom()
+    network.body[1].eval()  # frozen, as one does
+    statistics = copy.deepcopy(network.body[1].state_dict())
+    classifier = attach(network, rho=2, example=IMAGES)
+    assert isinstance(network.head, nn.Identity)
+    assert isinstance(network.drop, nn.Identity)
+    assert classifier.head.bias is None
+    assert network.training
+    assert classifier.training
+    assert not network.body[1].training
+    for key, value in statistics.items():
+        assert torch.equal(network.body[1].state_dict()[key], value)
+    assert classifier(IMAGES, LABELS).shape == (6, 3)
+
+
+def test_a_dropout_before_a_flatten_feeds_the_linear() -> None:
+    def end(network: Ends, hidden: Tensor) -> Tensor:
+        logits: Tensor = network.fc(network.drop(hidden[:, :, None, None]).flatten(1))
+        return logits
+
+    for example in (None, IMAGES):
+        network = Ends(end)
+        classifier = attach(network, dropout="none", example=example)
+        assert isinstance(network.drop, nn.Identity)
+        with torch.inference_mode():
+            torch.testing.assert_close(classifier.eval()(IMAGES), classifier(IMAGES), rtol=0, atol=0)
+
+
+def test_a_dropout_that_feeds_something_else_stays() -> None:
+    network = Ends(lambda self, hidden: self.fc(self.drop(hidden).relu()))
+    classifier = attach(network, dropout="none", example=IMAGES)
+    assert isinstance(network.drop, nn.Dropout)
+    assert classifier(IMAGES).shape == (6, 8)
+    aside = Ends(lambda self, hidden: (self.drop(hidden), self.fc(hidden))[1])
+    attach(aside, dropout="none", example=IMAGES)
+    assert isinstance(aside.drop, nn.Dropout)
+    with pytest.raises(ValueError, match="'drop', which does not feed it directly; example images would have shown"):
+        attach(Ends(lambda self, hidden: self.fc(self.drop(hidden).relu())))(IMAGES, LABELS)
+
+
+def hooked() -> nn.Linear:
+    linear = nn.Linear(8, 3)
+    linear.register_forward_pre_hook(lambda module, arguments: None)
+    return linear
+
+
+def tied() -> nn.Module:
+    network, inner = Ends(lambda self, hidden: self.fc(hidden)), nn.Linear(8, 8)
+    network.body.append(inner)
+    network.fc.weight = inner.weight
+    return network
+
+
+def shared() -> nn.Module:
+    linear = nn.Linear(16, 16)
+    return nn.Sequential(nn.Flatten(), linear, nn.ReLU(), linear)
+
+
+UNSUITABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "no linear": (lambda: nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), r"no nn\.Linear"),
+    "only a linear": (lambda: nn.Linear(4, 3), r"put it into an nn\.Sequential"),
+    "attached already": (lambda: sequential(MalDropLinear(8, 3, rho=1)), "'7', of type MalDropLinear"),
+    "softmax": (lambda: nn.Sequential(*sequential(), nn.Softmax(1)), "'7', and something after it, a softmax perhaps"),
+    "scaled in place": (lambda: Ends(lambda self, hidden: self.fc(hidden).mul_(2)), "'fc', and something after it"),
+    "two outputs": (
+        lambda: Ends(lambda self, hidden: (self.fc(hidden), hidden)), "'fc' in a network that returns tuple"
+    ),
+    "a dict": (lambda: Ends(lambda self, hidden: {"logits": self.fc(hidden)}), "'fc' in a network that returns dict"),
+    "used twice": (lambda: Ends(lambda self, hidden: self.fc(self.fc(hidden))), "'fc', which was called 2 times"),
+    "a residual": (lambda: Ends(lambda self, hidden: self.fc(hidden) + hidden), "'fc', and something after it"),
+    "three dimensions": (
+        lambda: Ends(lambda self, hidden: self.fc(hidden[:, None])), r"'fc', whose input has 3 dimensions"
+    ),
+    "one dropout for all": (
+        lambda: Ends(lambda self, hidden: self.fc(self.drop(self.drop(hidden).relu()))), "'drop', a Dropout called 2"
+    ),
+    "a network that reads the weight": (
+        lambda: Ends(lambda self, hidden: self.fc(hidden * self.fc.weight[0, 0])),
+        "'fc', and a network that fails without it",
+    ),
+    "hooks": (lambda: sequential(hooked()), "'7', a Linear with hooks"),
+    "tied": (tied, "'fc', a Linear that is tied to 'body.2.weight'"),
+    "the same module again": (shared, "is tied to|was called 2 times"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["example", "no example"])
+@pytest.mark.parametrize("case", UNSUITABLE)
+def test_an_unsuitable_network_is_refused(case: str, given: bool) -> None:
+    """With example images at once, and the network is left alone; without, at the latest on the first forward pass."""
+    make, found = UNSUITABLE[case]
+    network = make()
+    modules = [(name, type(module), module.training) for name, module in network.named_modules()]
+    parameters = [id(parameter) for parameter in network.parameters()]
+    if given:
+        with pytest.raises(ValueError, match=found):
+            attach(network, dropout="none", example=IMAGES)
+        assert [(name, type(module), module.training) for name, module in network.named_modules()] == modules
+        assert [id(parameter) for parameter in network.parameters()] == parameters
+    else:
+        with pytest.raises(ValueError, match=found):
+            attach(network, dropout="none")(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rho": 9}, "rho must be from 0 to 8"),
+        ({"rho": -1}, "rho: -1 is not a whole number"),
+        ({"p": 1.5}, "^p: 1.5"),
+        ({"dropout": "maldorp"}, "did you mean 'maldrop'"),
+        ({"selector": "heuristics"}, "did you mean 'heuristic'"),
+        ({"granularity": "row"}, "one of: batch, sample"),
+        ({"omega": "big"}, "omega: 'big'"),
+        ({"omega": float("nan")}, "omega: 'nan'"),
+        ({"dropout": "spatial"}, "needs to know their number"),
+        ({"dropout": "spatial-maldrop", "channels": 3}, "8 neurons can't be divided into 3"),
+        ({"dropout": "maldropconnect", "granularity": "sample"}, "drops weights"),
+        ({"pass_rate": "always"}, "one of: cumulative, epoch, none"),
+    ],
+)
+def test_a_wrong_setting_leaves_the_network_alone(wrong: dict[str, Any], message: str) -> None:
+    network = sequential()
+    layers = list(network)
+    with pytest.raises(ValueError, match=message):
+        attach(network, **wrong)
+    assert list(network) == layers
+
+
+def test_a_second_mode_is_watched_too() -> None:
+    """As torchvision's googlenet, which returns more in training than in evaluation."""
+    network = Ends(lambda self, hidden: (self.fc(hidden), hidden) if self.training else self.fc(hidden))
+    classifier = attach(network, example=IMAGES)
+    with torch.no_grad():
+        classifier.eval()(IMAGES)
+    with pytest.raises(ValueError, match="returns tuple"):
+        classifier.train()(IMAGES, LABELS)
+
+
+def test_an_error_of_the_network_itself_comes_through() -> None:
+    network = sequential()
+    with pytest.raises(RuntimeError, match="shapes"):
+        attach(network, example=torch.randn(2, 5))
+    assert isinstance(network[7], nn.Linear)
+
+
+def test_state_dicts_round_trip() -> None:
+    first = attach(sequential(), rho=2)
+    first(IMAGES, LABELS)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = attach(sequential(), rho=2)
+    second.load_state_dict(torch.load(file))
+    with torch.no_grad():
+        torch.testing.assert_close(first.eval()(IMAGES), second.eval()(IMAGES), rtol=0, atol=0)
+    duplicate = copy.deepcopy(first)
+    with torch.no_grad():
+        torch.testing.assert_close(duplicate(IMAGES), first(IMAGES), rtol=0, atol=0)
+
+
+def test_device_and_dtype_are_the_linears(device: torch.device) -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        classifier = attach(sequential().to(device, dtype), rho=2, example=IMAGES.to(device, dtype))
+        logits = classifier(IMAGES.to(device, dtype), LABELS.to(device))
+        assert (logits.dtype, logits.device) == (dtype, device)
+        assert {buffer.device for buffer in classifier.head.buffers()} == {device}
+
+
+def test_a_classifier_of_torchvision() -> None:
+    from torchvision.models import resnet18
+
+    classifier = attach(resnet18(num_classes=3), example=torch.randn(2, 3, 32, 32))
+    assert classifier.head.regulariser.rho == 32
+    assert classifier(torch.randn(6, 3, 32, 32), LABELS).shape == (6, 3)
+
+
+def test_it_compiles() -> None:
+    classifier = attach(sequential(), dropout="none").eval()
+    with torch.no_grad():
+        expected = classifier(IMAGES)
+        compiled = torch.compile(copy.deepcopy(classifier), backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(IMAGES), expected)
+
+
+def test_it_is_a_name_of_the_package() -> None:
+    assert maldrop_cli.attach is attach
+    assert "attach" in maldrop_cli.__all__
