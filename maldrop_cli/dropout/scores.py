@@ -60,13 +60,13 @@ def heuristic(layer: LastLayer, options: Options) -> Tensor:
     """V_j = h_j W_yj - omega h_j sum_(k != y) W_kj, section 4.1; time O(ND + CD).
 
     The sum over wrong classes is the column sum less the right class, so one gather of W's rows by label suffices:
-    V_j = h_j ((1 + omega) W_yj - omega sum_k W_kj). For a batch with no more classes than examples it is quicker to add
-    up the hidden layer by class first.
+    V_j = h_j ((1 + omega) W_yj - omega sum_k W_kj). For a batch with few classes it is quicker to add up the hidden
+    layer by class first.
     """
     hidden_ND, weight_CD, _, labels_N = layer
     assert labels_N is not None
     omega, total_D = options.omega, weight_CD.sum(0)
-    few_classes = weight_CD.shape[0] <= hidden_ND.shape[0]  # then C x D is the smaller array to work on
+    few_classes = 4 * weight_CD.shape[0] <= hidden_ND.shape[0]  # then C x D is by far the smaller array to work on
     if options.per_sample and few_classes:
         helpful_CD = torch.add((1.0 + omega) * weight_CD, total_D, alpha=-omega)
         return F.embedding(labels_N, helpful_CD).mul_(hidden_ND)

@@ -131,25 +131,25 @@ def _loss(logits_NC: Tensor, labels_N: Tensor | None) -> Tensor:
     return F.cross_entropy(logits_NC, labels_N, reduction="none")
 
 
-Look = Callable[[Tensor], tuple[Tensor, Tensor]]
+Look = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _climb(drop: Tensor, iterations: int, look: Look, scores: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, int]:
-    """(drop, height, rounds): ascent from several sets at once, one a row of ``drop``, until none rises any more.
+def _climb(drop: Tensor, iterations: int, look: Look, scores: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, int]:
+    """Raise ``drop``, several sets at once, one a row, until none rises any more: (the height of each row, rounds).
 
-    ``look(drop)`` gives the height of each row and the logits there, ``scores(logits)`` the V(p) of their softmax.
+    ``look(drop, rows)`` gives the heights of those rows and their logits, ``scores(logits, rows)`` the V(p) of softmax.
     """
-    rho = drop.shape[-1]
-    height, logits = look(drop)
+    rho, rows = drop.shape[-1], torch.arange(len(drop), device=drop.device)
+    height, logits = look(drop, rows)
     for number in range(iterations):
-        next_drop = _top(scores(logits), rho)
-        next_height, logits = look(next_drop)
-        higher = next_height > height
-        if not bool(higher.any()):
-            return drop, height, number
-        drop = torch.where(higher.unsqueeze(-1), next_drop, drop)
-        height = torch.where(higher, next_height, height)
-    return drop, height, iterations
+        next_drop = _top(scores(logits, rows), rho)
+        next_height, next_logits = look(next_drop, rows)
+        higher = (next_height > height[rows]).nonzero().squeeze(1)
+        if len(higher) == 0:
+            return height, number
+        rows, logits = rows[higher], next_logits[higher]  # the others have reached their fixed points
+        drop[rows], height[rows] = next_drop[higher], next_height[higher]
+    return height, iterations
 
 
 # --- one set for each example: all examples at once, start after start -----------------------------------------------
@@ -158,16 +158,18 @@ def _climb(drop: Tensor, iterations: int, look: Look, scores: Callable[[Tensor],
 def _climb_samples(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, int]:
     """(drop_NR, rounds)."""
 
-    def look(drop_NR: Tensor) -> tuple[Tensor, Tensor]:
-        logits_NC = _without(layer, drop_NR)
-        return _loss(logits_NC, layer.labels_N), logits_NC
+    def look(drop_NR: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        part = _examples(layer, rows)
+        logits_NC = _without(part, drop_NR)
+        return _loss(logits_NC, part.labels_N), logits_NC
 
-    def scores(logits_NC: Tensor) -> Tensor:
-        return against(layer, logits_NC.softmax(1), True)
+    def scores(logits_NC: Tensor, rows: Tensor) -> Tensor:
+        return against(_examples(layer, rows), logits_NC.softmax(1), True)
 
     best_NR, best_N, most = None, None, 0
     for score_ND in _sample_starts(layer, rho, options):
-        drop_NR, loss_N, rounds = _climb(_top(score_ND, rho), options.iterations, look, scores)
+        drop_NR = _top(score_ND, rho)
+        loss_N, rounds = _climb(drop_NR, options.iterations, look, scores)
         most = max(most, rounds)
         if best_NR is None or best_N is None:
             best_NR, best_N = drop_NR, loss_N
@@ -179,9 +181,19 @@ def _climb_samples(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor
     return best_NR, most
 
 
+def _examples(layer: LastLayer, rows: Tensor) -> LastLayer:
+    """Those examples alone."""
+    if len(rows) == len(layer.hidden_ND):
+        return layer
+    assert layer.labels_N is not None
+    return layer._replace(hidden_ND=layer.hidden_ND[rows], labels_N=layer.labels_N[rows])
+
+
 def _sample_starts(layer: LastLayer, rho: int, options: Options) -> Iterator[Tensor]:
     """Scores whose top rho begin an ascent: softmax, then p all on one of the wrong classes of highest ceiling."""
     yield gradient(layer, options)
+    if options.vertices == 0:
+        return
     _, weight_CD, _, labels_N = layer
     assert labels_N is not None
     classes = weight_CD.shape[0]
@@ -201,19 +213,20 @@ def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, 
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
     logits_NC = F.linear(hidden_ND, weight_CD, bias_C)
+    hidden_DN, weight_DC = hidden_ND.T.contiguous(), weight_CD.T.contiguous()  # whole rows are quick to gather
 
-    def look(drop_SR: Tensor) -> tuple[Tensor, Tensor]:
-        gone_SNR, weight_SCR = (tensor[:, drop_SR].transpose(0, 1) for tensor in (hidden_ND, weight_CD))
-        logits_SNC = logits_NC - gone_SNR @ weight_SCR.transpose(1, 2)
+    def look(drop_SR: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        gone_SRN, weight_SRC = F.embedding(drop_SR, hidden_DN), F.embedding(drop_SR, weight_DC)
+        logits_SNC = logits_NC - gone_SRN.transpose(1, 2) @ weight_SRC
         return _loss(logits_SNC.flatten(0, 1), labels_N.repeat(len(drop_SR))).view(len(drop_SR), -1).sum(1), logits_SNC
 
-    def scores(logits_SNC: Tensor) -> Tensor:
+    def scores(logits_SNC: Tensor, rows: Tensor) -> Tensor:
         return _against_all(layer, logits_SNC.softmax(2))
 
     drop_SR = _top(_batch_starts(layer, logits_NC, rho, options), rho)
-    height_S, _ = look(drop_SR)
+    height_S, _ = look(drop_SR, torch.arange(len(drop_SR)))
     drop_SR = drop_SR[height_S.topk(min(MOST_CLIMBS, len(height_S))).indices]
-    drop_SR, height_S, rounds = _climb(drop_SR, options.iterations, look, scores)
+    height_S, rounds = _climb(drop_SR, options.iterations, look, scores)
     return drop_SR[height_S.argmax()], rounds
 
 
