@@ -232,6 +232,7 @@ class RunConfig:
     weight_decay: float = 0.0
     seed: int = 0
     deterministic: bool = False
+    fidelity_every: int = 0  # epochs; 0: never
 
     def __post_init__(self) -> None:
         for flag, whole, least in (
@@ -245,6 +246,7 @@ class RunConfig:
             ("--epochs", self.epochs, 1),
             ("--batch-size", self.batch_size, 1),
             ("--seed", self.seed, 0),
+            ("--fidelity", self.fidelity_every, 0),
         ):
             _require(flag, whole, least)
         for flag, value, low, high in (
@@ -289,6 +291,8 @@ class RunConfig:
         for kind, settings_of in FURTHER_SETTINGS.items():
             if kind in relevant:
                 relevant |= set(settings_of.get(getattr(self, kind), ()))
+        if not self.fidelity_every:  # it changes no number, but a run without it lacks what it measures
+            relevant -= {"fidelity_every"}
         identity = {name: value for name, value in settings.items() if name in relevant}
         if self.data.dataset is not Dataset.SYNTHETIC:
             identity["data"] = {"dataset": self.data.dataset, "image_size": self.data.image_size}

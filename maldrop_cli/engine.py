@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from maldrop_cli import masks
 from maldrop_cli.config import RunConfig, UsageError
 from maldrop_cli.datasets import ImageData, Split
 from maldrop_cli.devices import device_name, synchronize, threads
@@ -83,46 +85,107 @@ def train_one(
     the device synchronised before and after, and leaves out loading the data and evaluation. A loss that is not finite
     ends the run with the status ``diverged``.
     """
-    config = record.config
-    with _determinism(config.deterministic):
+    with _determinism(record.config.deterministic):
+        training = Training(record.config, data, device, clock)
+        rows: list[EpochRow] = []
+        while len(rows) < record.config.epochs:
+            rows.append(training.epoch())
+            on_epoch(rows[-1])
+            if rows[-1].train_loss is None or rows[-1].val_loss is None:
+                which = "training" if rows[-1].train_loss is None else "validation"
+                reason = f"the {which} loss was not finite in epoch {rows[-1].epoch}; a lower --lr may help"
+                return replace(record, epochs=tuple(rows), status=Status.DIVERGED, reason=reason)
+    return replace(record, epochs=tuple(rows), status=Status.DONE, **training.mask_report())
+
+
+class Training:
+    """A run under way: all that changes from epoch to epoch, the random streams included."""
+
+    def __init__(
+        self, config: RunConfig, data: ImageData, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.config, self.data, self.device, self.clock = config, data, device, clock
         torch.manual_seed(stream(config.seed, "init"))
         noise = torch.Generator(device).manual_seed(stream(config.seed, "selector"))
-        model = build_model(config, data.shape, len(data.classes), noise).to(device)
+        self.model = build_model(config, data.shape, len(data.classes), noise).to(device)
         torch.manual_seed(stream(config.seed, "dropout"))  # from here on the global stream is nn.Dropout's alone
-        order = torch.Generator().manual_seed(stream(config.seed, "order"))
-        schedule_rng = random.Random(stream(config.seed, f"schedule/{config.rho}"))
-        normalise = Normalise(data.mean, data.std).to(device)
-        optimizer = make_optimizer(model, config, device)
-        rows: list[EpochRow] = []
-        regulariser = model.head.regulariser
-        for epoch in range(config.epochs):
-            regulariser.begin_epoch()
-            before = regulariser.drop_totals()
-            synchronize(device)
-            begin = clock()
-            loss, rho = _train_epoch(model, normalise, optimizer, data.train, config, epoch, order, schedule_rng)
-            synchronize(device)
-            seconds = clock() - begin
-            val_loss, top1, top5 = evaluate(model, normalise, data.val, config.batch_size)
-            dropped, offered = (now - was for now, was in zip(regulariser.drop_totals(), before, strict=True))
-            rows.append(
-                EpochRow(
-                    epoch=epoch + 1,
-                    train_loss=_finite(loss),
-                    val_loss=_finite(val_loss),
-                    val_top1=top1,
-                    val_top5=top5,
-                    train_seconds=seconds,
-                    rho_mean=rho,
-                    drop_rate=100 * dropped / max(offered, 1),
-                )
-            )
-            on_epoch(rows[-1])
-            if not (math.isfinite(loss) and math.isfinite(val_loss)):
-                which = "validation" if math.isfinite(loss) else "training"
-                reason = f"the {which} loss was not finite in epoch {epoch + 1}; a lower --lr may help"
-                return replace(record, epochs=tuple(rows), status=Status.DIVERGED, reason=reason)
-    return replace(record, epochs=tuple(rows), status=Status.DONE)
+        self.order = torch.Generator().manual_seed(stream(config.seed, "order"))
+        self.schedule_rng = random.Random(stream(config.seed, f"schedule/{config.rho}"))
+        self.normalise = Normalise(data.mean, data.std).to(device)
+        self.optimizer = make_optimizer(self.model, config, device)
+        self.tally = masks.Tally(masks.counted(self.model.head.regulariser))
+        self.done = 0  # epochs
+
+    def epoch(self) -> EpochRow:
+        """Train one more epoch, and evaluate."""
+        regulariser = self.model.head.regulariser
+        regulariser.begin_epoch()
+        before = regulariser.drop_totals()
+        self.tally.begin()
+        synchronize(self.device)
+        begin = self.clock()
+        loss, rhos = self._train()
+        synchronize(self.device)
+        seconds = self.clock() - begin
+        val_loss, top1, top5 = evaluate(self.model, self.normalise, self.data.val, self.config.batch_size)
+        dropped, offered = (now - was for now, was in zip(regulariser.drop_totals(), before, strict=True))
+        self.done += 1
+        return EpochRow(
+            epoch=self.done,
+            train_loss=_finite(loss),
+            val_loss=_finite(val_loss),
+            val_top1=top1,
+            val_top5=top5,
+            train_seconds=seconds,
+            rho_mean=sum(rhos) / len(rhos) if rhos else None,
+            drop_rate=100 * dropped / max(offered, 1),
+            turnover=self.tally.end(),
+            **self._fidelity(rhos),
+        )
+
+    def mask_report(self) -> dict[str, Any]:
+        """The fields of RunRecord about the pass rates over all of training; none where nothing is counted."""
+        rates = self.tally.pass_rates()
+        if rates is None:
+            return {}
+        return {"never_passed": rates.never, "always_passed": rates.always, "pass_histogram": rates.histogram}
+
+    def _train(self) -> tuple[float, list[int]]:
+        """One pass over the training images: (mean loss, rho of each batch if it applies)."""
+        config, train, regulariser = self.config, self.data.train, self.model.head.regulariser
+        self.model.train()
+        examples = len(train.labels)
+        batches = torch.randperm(examples, generator=self.order).to(train.labels.device).split(config.batch_size)
+        total = torch.zeros((), device=train.labels.device)
+        rhos = []
+        for number, index in enumerate(batches, start=self.done * len(batches)):
+            images, labels = self.normalise(train.images[index]), train.labels[index]
+            if config.has_rho:
+                regulariser.rho = rho_of(config, regulariser.units, self.done, number, self.schedule_rng)
+                rhos.append(regulariser.rho)
+            loss = F.cross_entropy(self.model(images, labels), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach() * len(labels)
+        return float(total) / examples, rhos
+
+    def _fidelity(self, rhos: list[int]) -> dict[str, Any]:
+        """The fields of EpochRow that the probe batch gives, in the epochs in which it is looked at: every so many, and
+        the last."""
+        every = self.config.fidelity_every
+        if not every or (self.done % every and self.done != self.config.epochs):
+            return {}
+        probe, seed = masks.probe_images(self.data.train), stream(self.config.seed, "probe")
+        found = masks.fidelity(self.model, self.normalise, probe, masks.typical_rho(rhos), seed)
+        if found is None:
+            return {}
+        return {
+            "probe_loss": _finite(found.loss),
+            "raised_mask": _finite(found.mask),
+            "raised_joint": _finite(found.joint),
+            "raised_ceiling": _finite(found.ceiling),
+        }
 
 
 def train_or_reuse(
@@ -158,36 +221,6 @@ def train_or_reuse(
         record = replace(record, epochs=tuple(rows), status=Status.FAILED, reason=reason)
     store.finish(record)
     return record, False
-
-
-def _train_epoch(
-    model: Classifier,
-    normalise: Normalise,
-    optimizer: torch.optim.Optimizer,
-    train: Split,
-    config: RunConfig,
-    epoch: int,
-    order: torch.Generator,
-    schedule_rng: random.Random,
-) -> tuple[float, float | None]:
-    """One pass over the training images: (mean loss, mean rho over the batches or None where it does not apply)."""
-    model.train()
-    regulariser = model.head.regulariser
-    examples = len(train.labels)
-    batches = torch.randperm(examples, generator=order).to(train.labels.device).split(config.batch_size)
-    total = torch.zeros((), device=train.labels.device)
-    rhos = 0
-    for number, index in enumerate(batches):
-        images, labels = normalise(train.images[index]), train.labels[index]
-        if config.has_rho:
-            regulariser.rho = rho_of(config, regulariser.units, epoch, epoch * len(batches) + number, schedule_rng)
-            rhos += regulariser.rho
-        loss = F.cross_entropy(model(images, labels), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(labels)
-    return float(total) / examples, rhos / len(batches) if config.has_rho else None
 
 
 @torch.no_grad()

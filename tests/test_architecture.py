@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "maldrop_cli"
 LAYERS = [
     {"config"},
     {"dropout"},
-    {"datasets", "devices", "variants", "models", "timing"},
+    {"datasets", "devices", "variants", "models", "masks", "timing"},
     {"results"},
     {"engine"},
     {"sweep"},

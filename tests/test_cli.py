@@ -201,7 +201,7 @@ def test_fresh_runs_that_are_stopped_leave_the_old_ones(maldrop: Run, monkeypatc
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "_train_epoch", stop)
+    monkeypatch.setattr(engine.Training, "_train", stop)
     result = maldrop("train", *QUICK, "--fresh")
     assert result.code == 130
     assert "1 of 1 run already finished" in maldrop("train", *QUICK).err

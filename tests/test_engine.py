@@ -211,7 +211,7 @@ def test_a_run_that_raises_is_a_record(tiny: ImageData, tmp_path: Path, monkeypa
         raise RuntimeError("out of\nmemory")
 
     store = Store(tmp_path)
-    monkeypatch.setattr(engine, "_train_epoch", explode)
+    monkeypatch.setattr(engine.Training, "_train", explode)
     record, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)
     assert (record.status, record.reason, reused) == (Status.FAILED, "RuntimeError: out of memory", False)
     assert store.load(record.run_id) == record

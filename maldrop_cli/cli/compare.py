@@ -73,7 +73,8 @@ def compare(
     wanted_end = parse_single(training.rho_end, "--rho-end")
 
     from maldrop_cli.cli.session import Session, head_of, sized
-    from maldrop_cli.render.runs import arm_rows, arm_table, failures, machine_line, settings_line, verdict_table
+    from maldrop_cli.render.masks import mask_table
+    from maldrop_cli.render.runs import arm_rows, arm_table, failures, machine_line, name, settings_line, verdict_table
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare as compare_arms
@@ -93,5 +94,7 @@ def compare(
     tables = [arm_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)]
     if len(dropouts) > 1:
         tables.append(verdict_table(comparison))
+    if config.fidelity_every and (table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])):
+        tables.append(table)
     present(tables, arm_rows(comparison), output)
     session.conclude(records)

@@ -88,6 +88,9 @@ class TrainingOptions:
     horizon: Annotated[
         int | None, _variant(help="Of the schedule linear: the epochs over which it runs; the default is --epochs.")
     ] = None
+    fidelity: Annotated[
+        str, _variant(help="every=N: each N epochs, compare the mask with the jointly worst on a probe batch; off.")
+    ] = "off"
     epochs: Annotated[int, _training(help="Passes over the training images.")] = _DEFAULT.epochs
     lr: Annotated[float, _training(help="SGD's learning rate.")] = _DEFAULT.lr
     momentum: Annotated[float, _training(help="SGD's momentum.")] = _DEFAULT.momentum

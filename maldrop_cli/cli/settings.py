@@ -29,6 +29,7 @@ def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given
         period=training.period,
         pass_rate=parse_name(PassRate, training.pass_rate, "--pass-rate"),
         rate=training.rate,
+        fidelity_every=_fidelity(training.fidelity),
         epochs=training.epochs,
         lr=training.lr,
         momentum=training.momentum,
@@ -59,6 +60,13 @@ def subject_config(subject: SubjectOptions) -> RunConfig:
         score_memory=subject.score_memory,
         batch_size=subject.batch_size,
     )
+
+
+def _fidelity(text: str) -> int:
+    match = re.fullmatch(r"off|every=([1-9]\d*)", text.strip())
+    if not match:
+        raise UsageError(f"--fidelity: {text!r} is neither 'off' nor 'every=N', a number of epochs; write e.g. every=5")
+    return int(match[1] or 0)
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -69,7 +69,8 @@ def sweep(
     config = replace(config, selector=parse_name(Selector, selector, "--selector"))
 
     from maldrop_cli.cli.session import Session, available, head_of, sized
-    from maldrop_cli.render.runs import arm_rows, failures, machine_line, settings_line, sweep_table
+    from maldrop_cli.render.masks import mask_table
+    from maldrop_cli.render.runs import arm_rows, failures, machine_line, name, settings_line, sweep_table
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare
@@ -98,5 +99,8 @@ def sweep(
 
     comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
     notes = [machine_line(records), *failures(records)]
-    present([sweep_table(comparison, title, notes, smoother)], arm_rows(comparison), output)
+    tables = [sweep_table(comparison, title, notes, smoother)]
+    if config.fidelity_every and (table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])):
+        tables.append(table)
+    present(tables, arm_rows(comparison), output)
     session.conclude(records)

@@ -56,6 +56,7 @@ def train(
     wanted, wanted_end = parse_single(rho, "--rho"), parse_single(training.rho_end, "--rho-end")
 
     from maldrop_cli.cli.session import Session, head_of, sized
+    from maldrop_cli.render.masks import pass_rate_table
     from maldrop_cli.render.runs import epoch_rows, train_table
 
     session = Session(subject, training, device, output)
@@ -70,5 +71,6 @@ def train(
         present([chart], dry_rows([config], head, {"seed": seed}), output)
         return
     records = session.carry_out([config])
-    present([train_table(records[0])], epoch_rows(records), output)
+    tables = [train_table(records[0]), pass_rate_table(records[0])]
+    present([table for table in tables if table], epoch_rows(records), output)
     session.conclude(records)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
-from maldrop_cli.dropout.selectors import GRANULARITIES, SELECTORS, check_choice, check_layer, check_rho
+from maldrop_cli.dropout.selectors import GRANULARITIES, SELECTORS, check_choice, check_layer, check_rho, mask_of
 
 PASS_RATES = ("cumulative", "epoch", "none")
 
@@ -263,6 +263,12 @@ class TargetedDropout(RhoDropout):
     def select(self, layer: LastLayer) -> Tensor:
         """Indices of the neurons to drop: drop_NR, or one drop_R for the whole batch."""
         return SELECTORS[self.selector](layer, self.rho, self.options)
+
+    def mask(self, layer: LastLayer, rho: int, generator: torch.Generator | None) -> Tensor:
+        """The mask that these settings give with another rho and source of randomness: keep_ND, counting nothing."""
+        options = self.options._replace(generator=generator)
+        drop = SELECTORS[self.selector](layer, check_rho(rho, self.units), options)
+        return mask_of(layer.hidden_ND, drop)
 
     def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
         check_layer(layer, self.selector)

@@ -149,7 +149,7 @@ def keep_mask(
         iterations=check_count("iterations", iterations),
         vertices=check_count("vertices", vertices),
     )
-    return _mask(hidden_ND, SELECTORS[selector](layer, check_rho(rho, width), options))
+    return mask_of(hidden_ND, SELECTORS[selector](layer, check_rho(rho, width), options))
 
 
 @torch.no_grad()
@@ -183,10 +183,10 @@ def worst_set(
     count = check_rho(rho, width)
     with torch.autocast(hidden_ND.device.type, enabled=False):
         drop, loss_N, rounds = worst.ascend(layer, count, options)
-        return worst.WorstSet(_mask(hidden_ND, drop), loss_N, worst.ceilings(layer, count), rounds)
+        return worst.WorstSet(mask_of(hidden_ND, drop), loss_N, worst.ceilings(layer, count), rounds)
 
 
-def _mask(hidden_ND: Tensor, drop: Tensor) -> Tensor:
+def mask_of(hidden_ND: Tensor, drop: Tensor) -> Tensor:
     """bool_ND, False at ``drop``: drop_NR, or one drop_R for all rows."""
     keep = torch.ones(hidden_ND.shape, dtype=torch.bool, device=hidden_ND.device)
     return keep.scatter_(1, drop, False) if drop.ndim == 2 else keep.index_fill_(1, drop, False)

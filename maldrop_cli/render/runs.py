@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from maldrop_cli.config import CNN, FURTHER_SETTINGS, RunConfig, Schedule
+from maldrop_cli.render import masks
 from maldrop_cli.render.tables import TRY, Column, Table, duration, number, plural, plus_minus
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
@@ -15,7 +16,7 @@ from maldrop_cli.results.stats import Difference, Outcome
 
 EFFECTIVE = (
     *("batch_size", "lr", "momentum", "weight_decay", "period", "rate", "rho_end", "horizon", "pass_rate"),
-    *("joint_iterations", "joint_starts", "depth"),
+    *("joint_iterations", "joint_starts", "fidelity_every", "depth"),
 )
 MACHINE = ("device", "device_name", "threads", "torch")
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
@@ -138,7 +139,8 @@ def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
     measured = {
         field: getattr(row, field, None)
         for field in (
-            "epoch", "train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "drop_rate", "rho_mean"
+            "epoch", "train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "drop_rate", "rho_mean",
+            *masks.MEASURED,
         )
     }  # fmt: skip
     return {
@@ -147,6 +149,8 @@ def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
         **measured,
         "status": str(run.status),
         "reason": run.reason or None,
+        **{field: getattr(run, field) for field in masks.REPORTED},
+        "pass_histogram": " ".join(map(str, run.pass_histogram)) or None,
         **settings(config),
         "hidden_width": run.hidden_width,
         **{key: run.environment.get(key) for key in MACHINE},
@@ -174,6 +178,7 @@ def _epoch_columns(rows: Sequence[EpochRow]) -> list[Column]:
         Column("rho", [number(row.rho_mean, 0) for row in rows]),
         Column("dropped %", [number(row.drop_rate, 2) for row in rows]),
         Column("train s", [number(row.train_seconds, 2) for row in rows]),
+        *masks.epoch_columns(rows),
     ]
 
 
@@ -217,9 +222,10 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
     for arm, difference in zip(comparison.arms, comparison.differences, strict=True):
         row: dict[str, Any] = {**identity(arm.config), "epoch": arm.config.epochs, "n_seeds": len(arm.done)}
         row["n_failed"] = len(arm.runs) - len(arm.done)
-        for field in ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean"):
+        for field in ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean", *masks.MEASURED):
             interval = arm.metric(field)
             row |= {f"{field}_mean": interval.mean, f"{field}_ci95": interval.half}
+        row |= {f"{field}_mean": arm.of_runs(field).mean for field in masks.REPORTED}
         first, middle = arm.metric("val_top1", 1), arm.metric("val_top1", (arm.config.epochs + 1) // 2)
         row |= {"val_top1_first_mean": first.mean, "val_top1_first_ci95": first.half}
         row |= {"val_top1_middle_mean": middle.mean, "val_top1_middle_ci95": middle.half}

@@ -34,6 +34,11 @@ class Arm:
         values = {seed: getattr(row, name) for seed, row in rows.items() if row}
         return {seed: float(value) for seed, value in values.items() if value is not None}
 
+    def of_runs(self, name: str) -> Interval:
+        """As :meth:`metric`, of a field of RunRecord."""
+        values = [getattr(run, name) for run in self.done.values()]
+        return t_interval([float(value) for value in values if value is not None])
+
     def seconds_per_epoch(self) -> dict[int, float]:
         """By seed, the median training time of an epoch: one slow epoch on a busy machine does not move it."""
         return {seed: median(row.train_seconds for row in run.epochs) for seed, run in self.done.items()}

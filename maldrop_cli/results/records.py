@@ -29,6 +29,10 @@ class EpochRow:
     ``train_loss`` is measured while training, dropout active; ``val_*`` afterwards, with test scaling.
     ``rho_mean`` is the mean of rho over the epoch's batches (None where it does not apply); ``drop_rate`` the share of
     neurons really dropped, in percent.
+
+    ``turnover`` is how much of the dropping moved to other neurons since the epoch before, 0 to 1. ``probe_loss`` and
+    ``raised_*`` are measured on the probe batch with ``--fidelity``: the loss without dropping, and by how much the
+    run's own mask, the jointly worst set, and at most any set raises it. None where it was not measured.
     """
 
     epoch: int
@@ -39,11 +43,27 @@ class EpochRow:
     train_seconds: float
     rho_mean: float | None
     drop_rate: float
+    turnover: float | None = None
+    probe_loss: float | None = None
+    raised_mask: float | None = None
+    raised_joint: float | None = None
+    raised_ceiling: float | None = None
+
+    @property
+    def fidelity(self) -> float | None:
+        """The harm of the mask in percent of that of the jointly worst set."""
+        if self.raised_mask is None or not self.raised_joint:
+            return None
+        return 100 * self.raised_mask / self.raised_joint
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A run on disk or just trained. ``hidden_width`` is D, the neurons before the last layer."""
+    """A run on disk or just trained. ``hidden_width`` is D, the neurons before the last layer.
+
+    Of the neurons (or weights) that a variant counts, over all of training: how many passed never and always, and how
+    many have a pass rate in each tenth from 0 to 1.
+    """
 
     run_id: str
     config: RunConfig
@@ -53,6 +73,9 @@ class RunRecord:
     epochs: tuple[EpochRow, ...] = ()
     status: Status = Status.UNFINISHED
     reason: str = ""
+    never_passed: int | None = None
+    always_passed: int | None = None
+    pass_histogram: tuple[int, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -90,7 +113,13 @@ def from_json(stored: dict[str, Any]) -> RunRecord:
         epochs=rows_from_json(stored["epochs"]),
         status=Status(stored["status"]),
         reason=str(stored["reason"]),
+        never_passed=stored.get("never_passed"),
+        always_passed=stored.get("always_passed"),
+        pass_histogram=tuple(int(count) for count in stored.get("pass_histogram", ())),
     )
+
+
+_MEASURED = ("turnover", "probe_loss", "raised_mask", "raised_joint", "raised_ceiling")
 
 
 def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
@@ -109,6 +138,7 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
             train_seconds=float(row["train_seconds"]),
             rho_mean=number(row["rho_mean"]),
             drop_rate=float(row["drop_rate"]),
+            **{name: number(row.get(name)) for name in _MEASURED},
         )
         for row in stored
     )

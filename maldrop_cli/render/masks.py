@@ -1,0 +1,77 @@
+"""What the masks were like, as tables: pass rates, turnover, and the harm they did on the probe batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from maldrop_cli.render.tables import Column, Table, number, plural
+from maldrop_cli.results.arms import Arm
+from maldrop_cli.results.records import EpochRow, RunRecord
+
+MEASURED = ("turnover", "probe_loss", "raised_mask", "raised_joint", "raised_ceiling", "fidelity")  # of EpochRow
+REPORTED = ("never_passed", "always_passed")  # of RunRecord
+BAR = 30  # characters that stand for all neurons
+
+
+def epoch_columns(rows: Sequence[EpochRow]) -> list[Column]:
+    """The columns of the probe batch, where it was looked at."""
+    if all(row.raised_mask is None for row in rows):
+        return []
+    return [
+        Column("raised by mask", [number(row.raised_mask, 3, sign=True) for row in rows]),
+        Column("by joint", [number(row.raised_joint, 3, sign=True) for row in rows]),
+        Column("ceiling", [number(row.raised_ceiling, 3, sign=True) for row in rows]),
+        Column("mask/joint %", [number(row.fidelity, 1) for row in rows]),
+    ]
+
+
+def pass_rate_table(run: RunRecord) -> Table | None:
+    """How many neurons passed how often over all of training; None where nothing was counted."""
+    histogram, never, always = run.pass_histogram, run.never_passed, run.always_passed
+    if not histogram or never is None or always is None:
+        return None
+    units = sum(histogram)
+    what = "weight" if units > run.hidden_width else "neuron"
+    shown = [bin for bin, count in enumerate(histogram) if count]
+    columns = [
+        Column("pass rate %", [f"{10 * bin}..{10 * (bin + 1)}" for bin in shown]),
+        Column(f"{what}s", [str(histogram[bin]) for bin in shown]),
+        Column("% of them", [number(100 * histogram[bin] / units, 2) for bin in shown]),
+        Column("", ["#" * max(round(BAR * histogram[bin] / units), 1) for bin in shown], left=True),
+    ]
+    notes = [f"{plural(never, what)} never passed, {always} always."]
+    moved = [row.turnover for row in run.epochs if row.turnover is not None]
+    if moved:
+        notes.append(
+            f"Turnover, the share of the dropping that moves to other {what}s from one epoch to the next: "
+            f"{number(100 * moved[0], 1)} % at first, {number(100 * moved[-1], 1)} % at last."
+        )
+    return Table(f"Pass rates of {units:,} {what}s over all of training", columns, notes)
+
+
+def mask_table(arms: Sequence[Arm], names: Sequence[str]) -> Table | None:
+    """One row an arm that counts what it drops, means over its seeds at the last epoch; None without such an arm."""
+    kept = [(name, arm) for name, arm in zip(names, arms, strict=True) if arm.of_runs("never_passed").n]
+    if not kept:
+        return None
+
+    def means(field: str, digits: int, factor: float = 1.0, *, sign: bool = False) -> list[str]:
+        return [number(factor * arm.metric(field).mean, digits, sign=sign) for _, arm in kept]
+
+    columns = [
+        Column("dropout", [name for name, _ in kept], left=True),
+        Column("never passed", [number(arm.of_runs("never_passed").mean, 1) for _, arm in kept]),
+        Column("always", [number(arm.of_runs("always_passed").mean, 1) for _, arm in kept]),
+        Column("turnover %", means("turnover", 1, 100.0)),
+        Column("probe loss", means("probe_loss", 4)),
+        Column("raised by mask", means("raised_mask", 3, sign=True)),
+        Column("by joint", means("raised_joint", 3, sign=True)),
+        Column("ceiling", means("raised_ceiling", 3, sign=True)),
+        Column("mask/joint %", means("fidelity", 1)),
+    ]
+    notes = [
+        "never passed, always: neurons, over all of training. turnover: the share of the dropping that moved to other "
+        "neurons since the epoch before. raised: the loss of the probe images without the neurons of the run's own "
+        "mask, of the jointly worst set, and at most without any set."
+    ]
+    return Table("Masks, means over seeds at the last epoch", columns, notes)
