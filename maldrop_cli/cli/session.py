@@ -46,7 +46,7 @@ class Session:
         store = Store(out, reporter.warn)
         store.prepare()
         with reporter:
-            loaded = datasets.load(plan[0].data, self.subject.data_dir, reporter.preparing)
+            loaded = datasets.load(plan[0].data, self.subject.data_dir, reporter.preparing, reporter.warn)
             digest = loaded.digest()
             data = loaded.to(device)
             reporter.begin(sum(config.epochs for config in plan))
