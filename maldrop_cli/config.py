@@ -35,6 +35,7 @@ class Dataset(StrEnum):
     MNIST = "mnist"
     FASHION_MNIST = "fashion-mnist"
     CIFAR10 = "cifar10"
+    TINY_IMAGENET = "tiny-imagenet"
     IMAGEFOLDER = "imagefolder"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_tiny_imagenet import make_tiny_imagenet
 
 from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
 from maldrop_cli.datasets import base, describe, load, network
@@ -68,6 +69,8 @@ def test_describe_agrees_with_the_loaded_data(name: Dataset, tmp_path: Path, mon
         write_idx(tmp_path / ("MNIST" if name is Dataset.MNIST else "FashionMNIST") / "raw")
     elif name is Dataset.CIFAR10:
         write_cifar(tmp_path / "cifar-10-batches-py", monkeypatch)
+    elif name is Dataset.TINY_IMAGENET:
+        make_tiny_imagenet(tmp_path)
     data = load(DataConfig(dataset=name), tmp_path)
     assert (data.shape, len(data.classes)) == describe(DataConfig(dataset=name), tmp_path)
 

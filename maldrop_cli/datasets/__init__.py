@@ -9,6 +9,7 @@ from maldrop_cli.config import DataConfig, Dataset
 from maldrop_cli.datasets.base import Entry, ImageData, Progress, Shape, Source, Split, Warn
 from maldrop_cli.datasets.embedded import describe_synthetic, load_digits, load_synthetic
 from maldrop_cli.datasets.folders import describe_imagefolder, load_imagefolder
+from maldrop_cli.datasets.tiny_imagenet import describe_tiny_imagenet, load_tiny_imagenet
 from maldrop_cli.datasets.torchvision_sets import torchvision_loader
 
 __all__ = ["REGISTRY", "ImageData", "Split", "describe", "load"]
@@ -85,5 +86,6 @@ REGISTRY: dict[Dataset, Entry] = {
             pad=0,
         ),
     ),
+    Dataset.TINY_IMAGENET: Entry(describe_tiny_imagenet, load_tiny_imagenet),
     Dataset.IMAGEFOLDER: Entry(describe_imagefolder, load_imagefolder),
 }
