@@ -89,5 +89,5 @@ def _processes(most: int) -> Iterator[Executor]:
     pool = ProcessPoolExecutor(min(cpu_count(), most), context=get_context("loky"))
     try:
         yield pool
-    finally:
-        pool.shutdown(kill_workers=True)
+    finally:  # waits for the tasks under way; `map` has cancelled the others, on which loky's kill_workers would hang
+        pool.shutdown()

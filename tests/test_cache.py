@@ -18,7 +18,7 @@ from test_datasets import make_folder
 from test_tiny_imagenet import make_tiny_imagenet
 
 from maldrop_cli import decoding
-from maldrop_cli.config import DataConfig, Dataset, MaldropError
+from maldrop_cli.config import DataConfig, Dataset
 from maldrop_cli.datasets import ImageData, Split, load
 from maldrop_cli.datasets.cache import INDEX_BYTES
 
@@ -273,9 +273,20 @@ def test_many_files_are_decoded_by_processes(root: Path, monkeypatch: pytest.Mon
     ticks: list[int] = []
     assert np.array_equal(by_threads, decoding.decode_all(paths, 6, ticks.append))
     assert ticks == [5, 10, 12]
-    Path(paths[7]).write_bytes(b"no image")
-    with pytest.raises(MaldropError, match=f"{Path(paths[7]).name} is no readable image"):
-        decoding.decode_all(paths, 6)
+
+
+def test_a_damaged_image_stops_the_processes(root: Path) -> None:
+    """The rest of the files is not waited for; in a process of its own, as a pool that hangs would hang the tests."""
+    first = sorted(root.rglob("*.png"))[0]
+    first.write_bytes(b"no image")
+    script = f"""
+from pathlib import Path
+from maldrop_cli import decoding
+decoding.FILES_PER_PROCESS, decoding.CHUNK_FILES = 4, 1
+decoding.decode_all([str(path) for path in sorted(Path({str(root)!r}).rglob("*.png"))] * 20, 6)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert f"MaldropError: {first} is no readable image" in done.stderr.splitlines()[-1]
 
 
 def test_threads_do_where_processes_do_not_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
