@@ -37,6 +37,7 @@ class Dataset(StrEnum):
     MNIST = "mnist"
     FASHION_MNIST = "fashion-mnist"
     CIFAR10 = "cifar10"
+    TINY_IMAGENET = "tiny-imagenet"
     IMAGEFOLDER = "imagefolder"
 
 

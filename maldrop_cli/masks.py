@@ -79,10 +79,10 @@ class Tally:
 
 def pass_rates(drops: Tensor, examples: int) -> PassRates:
     """``drops``: for how many of the examples each neuron or weight was dropped."""
-    rates = 1.0 - drops.double().flatten() / max(examples, 1)
-    histogram = torch.histc(rates, bins=BINS, min=0.0, max=1.0)
-    never = int((drops >= examples).sum()) if examples else 0
-    return PassRates(never, int((drops == 0).sum()), tuple(int(count) for count in histogram))
+    passes = examples - drops.flatten() if examples else torch.ones(drops.numel(), dtype=torch.int64)
+    bins = (passes * BINS // max(examples, 1)).clamp(max=BINS - 1)  # whole numbers: a tenth is a tenth
+    histogram = torch.bincount(bins, minlength=BINS)
+    return PassRates(int((passes == 0).sum()), int((drops == 0).sum()), tuple(histogram.tolist()))
 
 
 def turnover(before: Tensor, now: Tensor) -> float | None:

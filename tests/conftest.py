@@ -6,7 +6,8 @@ os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch is imported: threads that wait for each other are slow on tiny tensors
 )
 
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,15 @@ DEVICES = ["cpu", *(["cuda:0"] if torch.cuda.is_available() else [])]
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every kind of device that is present."""
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own, for their subprocesses as well: nobody's real cache is read or written."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MALDROP_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +74,18 @@ def matching_rho(dropout: Dropout) -> int:
 def train(config: RunConfig, data: ImageData, device: torch.device | str = "cpu") -> RunRecord:
     device = torch.device(device)
     return engine.train_one(engine.start_record(config, data, "digest", device), data.to(device), device)
+
+
+@pytest.fixture(scope="session")
+def real_tiny_imagenet(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 real classes of Tiny ImageNet, unpacked: the folder that holds tiny-imagenet-200/."""
+    archive = real_data / "tiny-imagenet-20.tar.xz"
+    if not archive.exists():
+        pytest.skip(f"no real data: {archive} is not there")
+    folder = tmp_path_factory.mktemp("tiny-imagenet-20")
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder
 
 
 @dataclass(frozen=True)

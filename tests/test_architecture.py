@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "maldrop_cli"
 LAYERS = [
     {"config"},
     {"dropout"},
+    {"decoding"},
     {"datasets", "devices", "variants", "models", "masks", "timing"},
     {"results"},
     {"engine"},

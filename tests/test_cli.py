@@ -293,6 +293,16 @@ USAGE = [
     (("train", "--nonsense"), "--nonsense"),
     (("train", "--format", "html"), "--format"),
     (("timeit", "--rounds", "1"), "--rounds"),
+    (("train", "--fidelity", "every=0"), "every=5"),
+    (("train", "--pass-rate", "epochs"), "did you mean 'epoch'?"),
+    (("train", "--joint-starts", "-1"), "--joint-starts"),
+    (("train", "--score-memory", "0"), "--score-memory"),
+    (("train", "--dropout", "dropconnect", "--granularity", "sample"), "drops weights"),
+    (("compare", "--dropout", "none,maldropconnect", "--granularity", "sample"), "drops weights"),
+    (("train", "--dropout", "spatial-maldrop", "--selector", "joint"), "no score to sum over a channel"),
+    (("train", *TINY, "--dropout", "spatial-maldrop", "--rho", "5"), "the layer's 4 channels"),
+    (("train", *TINY, "--dropout", "maldropconnect", "--rho", "769"), "the layer's 768 weights"),
+    (("train", "--dropout", "spatial", "--model", "resnet18"), "--model cnn has them"),
     (("report",), "DIR"),
 ]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_tiny_imagenet import make_tiny_imagenet
 
-from maldrop_cli import datasets
 from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
-from maldrop_cli.datasets import describe, load
+from maldrop_cli.datasets import base, describe, load, network
 
 
 def test_digits() -> None:
@@ -54,7 +54,7 @@ def test_mean_and_std_are_those_of_the_training_pixels() -> None:
 
 def test_a_constant_channel_has_no_spread_to_divide_by() -> None:
     zeros = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
-    assert datasets._moments(zeros) == ((0.0,), (1.0,))
+    assert base.moments(zeros) == ((0.0,), (1.0,))
 
 
 def test_image_size_scales() -> None:
@@ -69,6 +69,8 @@ def test_describe_agrees_with_the_loaded_data(name: Dataset, tmp_path: Path, mon
         write_idx(tmp_path / ("MNIST" if name is Dataset.MNIST else "FashionMNIST") / "raw")
     elif name is Dataset.CIFAR10:
         write_cifar(tmp_path / "cifar-10-batches-py", monkeypatch)
+    elif name is Dataset.TINY_IMAGENET:
+        make_tiny_imagenet(tmp_path)
     data = load(DataConfig(dataset=name), tmp_path)
     assert (data.shape, len(data.classes)) == describe(DataConfig(dataset=name), tmp_path)
 
@@ -101,7 +103,7 @@ def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     name, md5 = write("batches.meta", {"label_names": names})
     monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
-    monkeypatch.setattr(datasets, "_reachable", lambda url: False)
+    monkeypatch.setattr(network, "reachable", lambda url: False)
 
 
 def write_idx(folder: Path, train: int = 20, test: int = 10) -> None:
@@ -162,7 +164,7 @@ def test_a_network_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: py
         raise urllib.error.URLError("at last")
 
     monkeypatch.setattr(urllib.request, "urlopen", hang)
-    monkeypatch.setattr(datasets, "NETWORK_SECONDS", 0.2)
+    monkeypatch.setattr(network, "NETWORK_SECONDS", 0.2)
     begin = time.monotonic()
     with pytest.raises(MaldropError, match="does not answer"):
         load(DataConfig(dataset=Dataset.MNIST), tmp_path)

@@ -76,7 +76,7 @@ class Session:
         store = Store(out, reporter.warn)
         store.prepare()
         with reporter:
-            loaded = datasets.load(plan[0].data, self.subject.data_dir, reporter.preparing)
+            loaded = datasets.load(plan[0].data, self.subject.data_dir, reporter.preparing, reporter.warn)
             for config in plan:
                 check_batches(config, loaded.shape, len(loaded.train.labels))
             digest = loaded.digest()

@@ -1,0 +1,64 @@
+"""How long a data set of image files takes to decode, and to load for the first and for the second time.
+
+    python docs/benchmarks/decoding.py tiny-imagenet|imagefolder DATA_DIR [ROUNDS]
+
+Decoding is timed one file after the other, by threads and by processes, in turn; loading with a cache of its own, which
+is deleted in the end.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from maldrop_cli import decoding
+from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.datasets import describe, load
+from maldrop_cli.datasets.listing import image_files
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    config, root = DataConfig(dataset=Dataset(sys.argv[1])), Path(sys.argv[2])
+    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+    (_, side, _), _ = describe(config, root)
+    paths = [file.path for file in image_files(root, deep=True)]
+
+    def by_threads() -> None:
+        with decoding._threads() as pool:
+            decoding._decode(pool, paths, side, lambda done: None)
+
+    def by_processes() -> None:
+        with decoding._processes(len(paths)) as pool:
+            decoding._decode(pool, paths, side, lambda done: None)
+
+    ways = {
+        "one by one": lambda: decoding.decode_files(paths, side),
+        "threads": by_threads,
+        "processes": by_processes,
+    }
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["MALDROP_CACHE"] = cache
+        times: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                times.setdefault(name, []).append(seconds(way))
+            for place in (Path(cache) / "images").glob("*"):
+                place.unlink()
+            for name in ("first load", "second load"):
+                times.setdefault(name, []).append(seconds(lambda: load(config, root)))
+    print(f"{len(paths):,} images of {side}x{side}, {os.cpu_count()} cores; median (least) of {rounds} rounds, seconds")
+    for name, values in times.items():
+        print(f"{name:12} {statistics.median(values):8.2f} ({min(values):.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Decoded images: kept once, used while nothing changed, never trusted when damaged, never in the way."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Result
+from PIL import Image
+from test_datasets import make_folder
+from test_tiny_imagenet import make_tiny_imagenet
+
+from maldrop_cli import decoding
+from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.datasets import ImageData, Split, load
+from maldrop_cli.datasets.cache import INDEX_BYTES
+
+FOLDER = DataConfig(dataset=Dataset.IMAGEFOLDER)
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a fresh cache of each test keeps decoded images."""
+    monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "images"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    make_folder(tmp_path / "data")
+    return tmp_path / "data"
+
+
+class Loading:
+    """One load: the data, how many images it decoded, what it warned of."""
+
+    def __init__(self, root: Path, config: DataConfig = FOLDER) -> None:
+        self.decoded = 0
+        self.warnings: list[str] = []
+        self.data = load(config, root, self._progress, self.warnings.append)
+
+    def _progress(self, *step: object) -> None:
+        assert step[0] == "decoding images"
+        self.decoded = int(str(step[1]))
+
+
+def same(left: ImageData, right: ImageData) -> bool:
+    """Equal in everything, pixels and recomputed digests included."""
+    tensors = [
+        torch.equal(getattr(getattr(left, split), kind), getattr(getattr(right, split), kind))
+        for split in ("train", "val")
+        for kind in ("images", "labels")
+    ]
+    rest = [(data.name, data.classes, data.mean, data.std, replace(data).digest()) for data in (left, right)]
+    return all(tensors) and rest[0] == rest[1]
+
+
+@pytest.mark.parametrize("dataset", [Dataset.IMAGEFOLDER, Dataset.TINY_IMAGENET])
+def test_a_second_start_decodes_nothing(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = make_folder if dataset is Dataset.IMAGEFOLDER else make_tiny_imagenet
+    make(tmp_path / "set")
+    config = DataConfig(dataset=dataset)
+    first, second = (Loading(tmp_path / "set", config) for _ in range(2))
+    assert (first.decoded, second.decoded) == (12 if dataset is Dataset.IMAGEFOLDER else 15, 0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "file"))
+    uncached = Loading(tmp_path / "set", config)
+    for loading in (first, second, uncached):
+        assert same(loading.data, uncached.data)
+        assert loading.data.digest() == replace(loading.data).digest()  # what is stored is what would be computed
+
+
+def test_a_known_digest_belongs_to_its_images_only(root: Path) -> None:
+    data = Loading(root).data
+    other = replace(data, train=Split(data.train.images + 1, data.train.labels))
+    assert other.digest() != data.digest()
+    assert data.to(torch.device("cpu")).digest() == data.digest()
+
+
+def test_mapped_images_can_be_written_to_without_harm(root: Path) -> None:
+    Loading(root)
+    data = Loading(root).data
+    digest = data.digest()
+    data.train.images.zero_()
+    again = Loading(root)
+    assert (again.decoded, again.warnings, again.data.digest()) == (0, [], digest)
+    assert again.data.train.images.any()
+
+
+def test_any_path_to_the_same_folder_will_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Loading(root)
+    monkeypatch.chdir(root)
+    (root.parent / "link").symlink_to(root)
+    for path in (Path(), Path("../data"), Path("train/.."), root.parent / "link"):
+        assert Loading(path).decoded == 0
+
+
+def _touch(root: Path) -> None:
+    os.utime(root / "val" / "cat" / "0.png", ns=(0, 0))
+
+
+def _change(root: Path) -> None:
+    Image.new("RGB", (12, 10)).save(root / "val" / "cat" / "0.png")
+
+
+def _remove(root: Path) -> None:
+    (root / "train" / "dog" / "3.png").unlink()
+
+
+def _add(root: Path) -> None:
+    Image.new("RGB", (12, 10)).save(root / "train" / "dog" / "9.png")
+
+
+def _swap(root: Path) -> None:
+    """The same files in other classes."""
+    for old, new in (("cat", "x"), ("dog", "cat"), ("x", "dog")):
+        (root / "train" / old).rename(root / "train" / new)
+
+
+@pytest.mark.parametrize("edit", [_touch, _change, _remove, _add, _swap])
+def test_any_change_is_seen(edit: Callable[[Path], None], root: Path, images: Path) -> None:
+    before = Loading(root).data.digest()
+    edit(root)
+    after = Loading(root)
+    assert after.decoded == len(after.data.train.labels) + len(after.data.val.labels)
+    assert after.warnings == []  # nothing is wrong
+    assert (after.data.digest() == before) is (edit is _touch)  # the digest is of the content
+    assert Loading(root).decoded == 0
+    assert len(list(images.iterdir())) == 1  # in the place of the old one
+
+
+def test_each_size_has_a_place_of_its_own(root: Path) -> None:
+    small = replace(FOLDER, image_size=5)
+    for config in (FOLDER, small):
+        assert Loading(root, config).decoded == 12
+    for config in (FOLDER, small):
+        assert Loading(root, config).decoded == 0
+
+
+def test_moving_the_images_keeps_the_digest(root: Path) -> None:
+    before = Loading(root).data.digest()
+    moved = Loading(root.rename(root.parent / "moved"))
+    assert moved.decoded == 12
+    assert moved.data.digest() == before
+
+
+@pytest.mark.parametrize("config", [FOLDER, DataConfig(dataset=Dataset.TINY_IMAGENET)])
+def test_the_folder_of_the_images_stays_untouched(config: DataConfig, tmp_path: Path) -> None:
+    data_dir = tmp_path / "set"
+    (make_folder if config is FOLDER else make_tiny_imagenet)(data_dir)
+
+    def state() -> list[tuple[str, int, int]]:
+        return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(data_dir.rglob("*"))]
+
+    before = state()
+    for _ in range(2):
+        Loading(data_dir, config)
+    assert state() == before
+
+
+def _cut(content: bytearray) -> bytes:
+    return bytes(content[: len(content) // 2])
+
+
+def _cut_one(content: bytearray) -> bytes:
+    return bytes(content[:-1])
+
+
+def _empty(content: bytearray) -> bytes:
+    return b""
+
+
+def _flip(place: int) -> Callable[[bytearray], bytes]:
+    def damage(content: bytearray) -> bytes:
+        content[place] ^= 1
+        return bytes(content)
+
+    return damage
+
+
+def _grow(content: bytearray) -> bytes:
+    return bytes(content[:-INDEX_BYTES]) + b"\0" + bytes(content[-INDEX_BYTES:])
+
+
+def _blank_middle(content: bytearray) -> bytes:
+    return bytes(content[:300]) + bytes(len(content) - 300 - INDEX_BYTES) + bytes(content[-INDEX_BYTES:])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_cut, _cut_one, _empty, _grow, _blank_middle, _flip(0), _flip(20), _flip(1000), _flip(-4000), _flip(-4096)],
+)
+def test_a_damaged_cache_is_not_used(damage: Callable[[bytearray], bytes], root: Path, images: Path) -> None:
+    good = Loading(root).data
+    [place] = images.iterdir()
+    content = bytearray(place.read_bytes())
+    place.unlink()  # or else `good`, which is mapped to this file, would be damaged too
+    place.write_bytes(damage(content))
+    loading = Loading(root)
+    assert loading.decoded == 12
+    [warning] = loading.warnings
+    assert f"{place} is damaged" in warning
+    assert "\n" not in warning
+    assert same(loading.data, good)
+    assert (Loading(root).decoded, Loading(root).warnings) == (0, [])  # it was written anew
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_a_warning(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Loading(root).data
+    (tmp_path / "file").touch()  # not even root can make a folder in a file
+    monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "file"))
+    loading = Loading(root)
+    assert same(loading.data, good)
+    [warning] = loading.warnings
+    assert "can't be kept" in warning
+    assert "MALDROP_CACHE" in warning
+    assert "\n" not in warning
+
+
+def test_a_full_disk_costs_a_warning(root: Path, images: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # no file may grow beyond 2,000 bytes
+    try:
+        loading = Loading(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [("can't be kept" in warning) for warning in loading.warnings] == [True]
+    assert list(images.iterdir()) == []  # nothing half-written
+    assert same(loading.data, Loading(root).data)
+
+
+def test_what_a_killed_process_left_is_swept_away(root: Path, images: Path) -> None:
+    Loading(root)
+    [place] = images.iterdir()
+    old, young = (images / f".{place.stem}-{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    _touch(root)
+    Loading(root)
+    assert set(images.iterdir()) == {place, young}  # the young one may be another process at work
+
+
+def _load_digest(root: Path) -> str:
+    return load(FOLDER, root).digest()
+
+
+def test_several_processes_at_once(root: Path, images: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        digests = pool.map(_load_digest, [root] * 6, chunksize=1)
+    assert set(digests) == {Loading(root).data.digest()}
+    assert Loading(root).decoded == 0
+    assert len(list(images.iterdir())) == 1
+
+
+def test_many_files_are_decoded_by_processes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(path) for path in sorted(root.rglob("*.png"))]
+    by_threads = decoding.decode_all(paths, 6)
+    assert np.array_equal(by_threads, decoding.decode_files(paths, 6))
+    monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)
+    monkeypatch.setattr(decoding, "CHUNK_FILES", 5)
+    monkeypatch.setattr(decoding, "_threads", lambda: pytest.fail("threads"))
+    ticks: list[int] = []
+    assert np.array_equal(by_threads, decoding.decode_all(paths, 6, ticks.append))
+    assert ticks == [5, 10, 12]
+
+
+def test_a_damaged_image_stops_the_processes(root: Path) -> None:
+    """The rest of the files is not waited for; in a process of its own, as a pool that hangs would hang the tests."""
+    first = sorted(root.rglob("*.png"))[0]
+    first.write_bytes(b"no image")
+    script = f"""
+from pathlib import Path
+from maldrop_cli import decoding
+decoding.FILES_PER_PROCESS, decoding.CHUNK_FILES = 4, 1
+decoding.decode_all([str(path) for path in sorted(Path({str(root)!r}).rglob("*.png"))] * 20, 6)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert f"MaldropError: {first} is no readable image" in done.stderr.splitlines()[-1]
+
+
+def test_threads_do_where_processes_do_not_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(most: int) -> None:
+        raise PermissionError("no semaphores here")
+
+    monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)
+    monkeypatch.setattr(decoding, "_processes", refuse)
+    paths = [str(path) for path in sorted(root.rglob("*.png"))]
+    assert np.array_equal(decoding.decode_all(paths, 6), decoding.decode_files(paths, 6))
+
+
+def test_workers_start_without_torch() -> None:
+    code = "import sys, maldrop_cli.decoding; assert not {'torch', 'joblib', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_line_shows_the_warning_and_goes_on(
+    root: Path, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("MALDROP_CACHE", "file")
+    result = maldrop("train", "--dataset", "imagefolder", "--data-dir", root, "--epochs", "1", "--rho", "4", "-q")
+    assert result.code == 0, result.err
+    assert result.err.startswith("maldrop: the decoded images can't be kept in file/images (")
+    assert result.err.count("\n") == 1

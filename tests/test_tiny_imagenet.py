@@ -1,0 +1,323 @@
+"""Tiny ImageNet: the official layout, whole or in part, its download and its safe extraction."""
+
+import hashlib
+import http.server
+import stat
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Result
+from PIL import Image
+
+from maldrop_cli.config import DataConfig, Dataset, MaldropError
+from maldrop_cli.datasets import archive, describe, load, network, tiny_imagenet
+
+TINY_IMAGENET = DataConfig(dataset=Dataset.TINY_IMAGENET)
+WNIDS = ("n01", "n02", "n03")
+
+
+def make_tiny_imagenet(root: Path, wnids: tuple[str, ...] = WNIDS, train: int = 3, val: int = 2) -> Path:
+    """A miniature in the official layout; validation images of the classes in turn; the first image is grey."""
+    rng = np.random.default_rng(0)
+    folder = root / "tiny-imagenet-200"
+
+    def write(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+
+    for wnid in wnids:
+        for number in range(train):
+            write(folder / "train" / wnid / "images" / f"{wnid}_{number}.JPEG")
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("not read")
+    lines = []
+    for number in range(val * len(wnids)):
+        write(folder / "val" / "images" / f"val_{number}.JPEG")
+        lines.append(f"val_{number}.JPEG\t{wnids[number % len(wnids)]}\t0\t0\t63\t63\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+    (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in reversed(wnids)))
+    (folder / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tfire salamander\nn99\tanother\n")
+    first = folder / "train" / wnids[0] / "images" / f"{wnids[0]}_0.JPEG"
+    Image.new("L", (64, 64), 77).save(first)
+    return folder
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_official_layout(inside: bool, tmp_path: Path) -> None:
+    folder = make_tiny_imagenet(tmp_path)
+    data = load(TINY_IMAGENET, folder if inside else tmp_path)
+    assert data.name == "tiny-imagenet"
+    assert data.shape == (3, 64, 64)
+    assert data.classes == ("goldfish, Carassius auratus", "fire salamander", "n03")  # by id, words where there are any
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert data.val.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert (data.train.images[0] == 77).all()  # grey: three equal channels
+    with Image.open(folder / "val" / "images" / "val_4.JPEG") as image:
+        assert torch.equal(data.val.images[4], torch.from_numpy(np.array(image)).permute(2, 0, 1))
+
+
+def test_image_size_resizes(tmp_path: Path) -> None:
+    make_tiny_imagenet(tmp_path)
+    config = DataConfig(dataset=Dataset.TINY_IMAGENET, image_size=16)
+    assert load(config, tmp_path).shape == (3, 16, 16)
+    assert describe(config, tmp_path) == ((3, 16, 16), 3)
+
+
+def test_a_part_of_the_data_set(tmp_path: Path) -> None:
+    """Classes without a train folder, and folders that wnids.txt does not list, are left out, with a warning; so are
+    validation images of other classes."""
+    folder = make_tiny_imagenet(tmp_path)
+    (folder / "wnids.txt").write_text("n01\nn77\nn02\n")  # not n03
+    warnings: list[str] = []
+    data = load(TINY_IMAGENET, tmp_path, warn=warnings.append)
+    assert data.classes == ("goldfish, Carassius auratus", "fire salamander")
+    assert describe(TINY_IMAGENET, tmp_path) == ((3, 64, 64), 2)
+    assert data.val.labels.tolist() == [0, 1, 0, 1]
+    assert ["n77" in warnings[0], "n03" in warnings[1]] == [True, True]
+    assert len(warnings) == 2
+
+
+def test_class_names_are_optional(tmp_path: Path) -> None:
+    (make_tiny_imagenet(tmp_path) / "words.txt").unlink()
+    assert load(TINY_IMAGENET, tmp_path).classes == WNIDS
+
+
+def _no_train_images(folder: Path) -> None:
+    for path in (folder / "train" / "n02" / "images").iterdir():
+        path.unlink()
+
+
+DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
+    (r"wnids.txt can't be read", lambda folder: (folder / "wnids.txt").unlink()),
+    (r"wnids.txt is empty", lambda folder: (folder / "wnids.txt").write_text("\n")),
+    (r"wnids.txt can't be read", lambda folder: (folder / "wnids.txt").write_bytes(b"\xff\xfe")),
+    (r"train is no folder", lambda folder: (folder / "train").rename(folder / "elsewhere")),
+    (r"no folder of any class", lambda folder: (folder / "wnids.txt").write_text("n55\n")),
+    (r"n02.images: each class needs some", _no_train_images),
+    (r"val_annotations.txt can't be read", lambda folder: (folder / "val" / "val_annotations.txt").unlink()),
+    (r"line 1 is no file name", lambda folder: (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG n01")),
+    (r"line 2 .*second time", lambda folder: (folder / "val" / "val_annotations.txt").write_text("a\tn01\na\tn02\n")),
+    (
+        r"names no image of the 3",
+        lambda folder: (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn9\n"),
+    ),
+    (r"val_3.JPEG is missing", lambda folder: (folder / "val" / "images" / "val_3.JPEG").unlink()),
+    (r"images is no folder", lambda folder: (folder / "val" / "images").rename(folder / "val" / "pictures")),
+    (r"val_3.JPEG is no readable", lambda folder: (folder / "val" / "images" / "val_3.JPEG").write_bytes(b"\xff\xd8")),
+]
+
+
+@pytest.mark.parametrize(("message", "damage"), DAMAGE, ids=[message for message, _ in DAMAGE])
+def test_damage_is_one_line_that_names_the_file(message: str, damage: Callable[[Path], object], tmp_path: Path) -> None:
+    folder = make_tiny_imagenet(tmp_path)
+    damage(folder)
+    with pytest.raises(MaldropError, match=message) as caught:
+        load(TINY_IMAGENET, tmp_path)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+# --- the download ----------------------------------------------------------------------------------------------------
+
+
+class Served:
+    """A zip of a miniature on a local server that counts what it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        make_tiny_imagenet(folder / "origin")
+        self.archive = folder / "tiny-imagenet-200.zip"
+        with zipfile.ZipFile(self.archive, "w") as opened:
+            for path in sorted((folder / "origin").rglob("*")):
+                opened.write(path, path.relative_to(folder / "origin"))
+        self.requests = 0
+        served = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                served.requests += 1
+                content = served.archive.read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                try:
+                    self.wfile.write(content)
+                except OSError:
+                    self.close_connection = True  # asked for a sign of life only
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/tiny-imagenet-200.zip"
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    served = Served(tmp_path / "server")
+    monkeypatch.setattr(tiny_imagenet, "URL", served.url)
+    monkeypatch.setattr(tiny_imagenet, "MD5", hashlib.md5(served.archive.read_bytes()).hexdigest())
+    thread = threading.Thread(target=served.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield served
+    served.server.shutdown()
+    thread.join()
+    served.server.server_close()
+
+
+def test_the_download(served: Served, tmp_path: Path) -> None:
+    assert describe(TINY_IMAGENET, tmp_path / "data") == ((3, 64, 64), 200)  # of what would be downloaded; nothing is
+    assert served.requests == 0
+    data = load(TINY_IMAGENET, tmp_path / "data")
+    assert served.requests > 0
+    assert data.digest() == load(TINY_IMAGENET, tmp_path / "server" / "origin").digest()
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["tiny-imagenet-200", "tiny-imagenet-200.zip"]
+    before = served.requests
+    load(TINY_IMAGENET, tmp_path / "data")
+    assert served.requests == before
+
+
+def test_the_download_goes_to_the_cache_without_a_folder(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "cache"))
+    load(TINY_IMAGENET)
+    assert (tmp_path / "cache" / "tiny-imagenet" / "tiny-imagenet-200" / "wnids.txt").is_file()
+
+
+def test_an_archive_put_there_by_hand_needs_no_network(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "reachable", lambda url: False)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tiny-imagenet-200.zip").write_bytes(served.archive.read_bytes())
+    assert load(TINY_IMAGENET, tmp_path / "data").shape == (3, 64, 64)
+
+
+def test_a_download_with_another_checksum_is_not_unpacked(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_imagenet, "MD5", "0" * 32)
+    with pytest.raises(MaldropError, match=r"fetching .* failed: .*corrupted.*--dataset digits"):
+        load(TINY_IMAGENET, tmp_path / "data")
+    assert not (tmp_path / "data" / "tiny-imagenet-200").exists()
+    monkeypatch.setattr(network, "reachable", lambda url: False)
+    with pytest.raises(MaldropError, match=r"zip is damaged .* does not answer"):
+        load(TINY_IMAGENET, tmp_path / "data")
+
+
+def test_without_a_network_the_error_says_what_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "reachable", lambda url: False)
+    with pytest.raises(MaldropError, match="no files in") as caught:
+        load(TINY_IMAGENET, tmp_path)
+    for part in ("put tiny-imagenet-200.zip into", str(tmp_path), "--dataset digits"):
+        assert part in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+# --- extraction ------------------------------------------------------------------------------------------------------
+
+
+def _zip(path: Path, *names: str, mode: int = 0, content: bytes = b"x") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name in names:
+            member = zipfile.ZipInfo(name)
+            member.create_system = 3
+            member.external_attr = mode << 16
+            member.compress_type = zipfile.ZIP_DEFLATED
+            opened.writestr(member, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "reason"),
+    [
+        ("/tmp/evil", 0, "leads out"),
+        ("set/../../evil", 0, "leads out"),
+        ("set\\..\\..\\evil", 0, "leads out"),
+        ("C:/evil", 0, "leads out"),
+        ("evil", 0, "is not in set/"),
+        ("settee/evil", 0, "is not in set/"),
+        ("set/link", stat.S_IFLNK | 0o777, "is a link"),
+        ("set/pipe", stat.S_IFIFO | 0o666, "is a link or a device"),
+    ],
+)
+def test_an_archive_that_reaches_out_is_refused(name: str, mode: int, reason: str, tmp_path: Path) -> None:
+    target = tmp_path / "inner" / "target"
+    target.mkdir(parents=True)
+    with pytest.raises(MaldropError, match=rf"is refused: .*{reason}"):
+        archive.extract(_zip(tmp_path / "a.zip", "set/good", name, mode=mode), target, "set")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "inner", "target"]  # not even the good one
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "target").mkdir()
+    path = _zip(tmp_path / "a.zip", "set/a", "set/b", content=bytes(100_000))
+    monkeypatch.setattr(archive, "MOST_BYTES", 150_000)
+    with pytest.raises(MaldropError, match=r"2 files of 200,000 bytes unpacked; allowed"):
+        archive.extract(path, tmp_path / "target", "set")
+    monkeypatch.setattr(archive, "MOST_BYTES", 250_000)
+    monkeypatch.setattr(archive, "MOST_FILES", 1)
+    with pytest.raises(MaldropError, match="is refused: 2 files"):
+        archive.extract(path, tmp_path / "target", "set")
+
+
+def test_an_archive_that_is_cut_short_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    noise = np.random.default_rng(0).bytes(50_000)
+    path = _zip(tmp_path / "a.zip", "set/a", "set/b", content=noise)
+    whole = bytearray(path.read_bytes())
+    for damaged in (whole[: len(whole) // 2], whole[:60_000] + b"\0" * 1000 + whole[61_000:]):
+        path.write_bytes(damaged)
+        with pytest.raises(MaldropError, match=r"a.zip is damaged"):
+            archive.extract(path, tmp_path / "target", "set")
+        assert not list((tmp_path / "target").iterdir())
+
+
+def test_an_interrupted_extraction_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        archive.extract(_zip(tmp_path / "a.zip", "set/a"), tmp_path / "target", "set", interrupt)
+    assert not list((tmp_path / "target").iterdir())
+
+
+# --- the real thing --------------------------------------------------------------------------------------------------
+
+
+def test_twenty_real_classes(real_tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "cache"))
+    first = load(TINY_IMAGENET, real_tiny_imagenet)
+    assert first.train.images.shape == (10_000, 3, 64, 64)
+    assert first.val.images.shape == (1_000, 3, 64, 64)
+    for split in (first.train, first.val):  # balanced
+        assert split.labels.bincount().tolist() == [len(split.labels) // 20] * 20
+    assert first.classes[:2] == (
+        "trilobite",
+        "spiny lobster, langouste, rock lobster, crawfish, crayfish, sea crawfish",
+    )
+    begin = time.monotonic()
+    second = load(TINY_IMAGENET, real_tiny_imagenet, lambda *step: pytest.fail("decodes again"))
+    assert second.digest() == first.digest()
+    assert time.monotonic() - begin < 5  # a tenth of a second on an idle machine
+    assert torch.equal(first.val.images, second.val.images)
+    assert (second.mean, second.std, second.classes) == (first.mean, first.std, first.classes)
+
+
+def test_the_command_line(tmp_path: Path, maldrop: Callable[..., Result]) -> None:
+    make_tiny_imagenet(tmp_path / "data")
+    command = ("train", "--dataset", "tiny-imagenet", "--data-dir", "data", "--image-size", "8", "--epochs", "1")
+    result = maldrop(*command)
+    assert result.code == 0, result.err
+    assert "decoding images: 15 done" in result.err
+    result = maldrop(*command)
+    assert "decoding" not in result.err
+    assert "1 of 1 run already finished" in result.err
