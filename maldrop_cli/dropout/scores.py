@@ -4,8 +4,9 @@ Shapes: N examples, D neurons, C classes. Every score function maps ``(layer, op
 ``options.per_sample``, to ``score_D``, its sum over the batch. None builds an N x D x C tensor.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -138,17 +139,21 @@ def single(layer: LastLayer, options: Options) -> Tensor:
 
 
 def _log_sum(hidden_nd: Tensor, weight_Cd: Tensor, logp_nC: Tensor, steep: bool) -> Tensor:
-    """log sum_k exp(logp_k - h_j W_kj), class by class; ``steep`` takes the slower way that can't overflow."""
-    total_nd: Tensor | None = None
-    for weight_d, logp_n in zip(weight_Cd, logp_nC.unbind(1), strict=True):
-        term_nd = torch.addcmul(logp_n.unsqueeze(1), hidden_nd, weight_d, value=-1)
-        if steep:
-            total_nd = term_nd if total_nd is None else torch.logaddexp(total_nd, term_nd)
-        else:
-            term_nd.exp_()
-            total_nd = term_nd if total_nd is None else total_nd.add_(term_nd)
-    assert total_nd is not None
-    return total_nd if steep else total_nd.log_()
+    """log sum_k exp(logp_k - h_j W_kj), class by class; ``steep`` takes the longer way that can't overflow."""
+
+    def terms() -> Iterator[Tensor]:
+        for weight_d, logp_n in zip(weight_Cd, logp_nC.unbind(1), strict=True):
+            yield torch.addcmul(logp_n.unsqueeze(1), hidden_nd, weight_d, value=-1)
+
+    if not steep:
+        return _sum(term_nd.exp_() for term_nd in terms()).log_()
+    largest_nd = functools.reduce(torch.maximum, terms())
+    return _sum(term_nd.sub_(largest_nd).exp_() for term_nd in terms()).log_().add_(largest_nd)
+
+
+def _sum(tensors: Iterator[Tensor]) -> Tensor:
+    """In the memory of the first."""
+    return functools.reduce(torch.Tensor.add_, tensors)
 
 
 def _steep(hidden_ND: Tensor, weight_CD: Tensor) -> bool:
