@@ -82,7 +82,7 @@ def main() -> None:
         gap = max(abs(one - other) for one, other in zip(eager.losses, fast.losses, strict=True))
         rows.append((config, eager, fast, gap))
     columns = [
-        Column("variant", [name(config) for config, *_ in rows], left=True),
+        Column("variant", [name(config).replace(" rho=0", "") for config, *_ in rows], left=True),
         Column(
             "graphs after 1, 2, 8 values of rho", ["/".join(str(f.graphs[k]) for k in (0, 1, 7)) for *_, f, _ in rows]
         ),

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maldrop_cli.cli import config_file
 from maldrop_cli.config import Dataset, Dropout, Granularity, PassRate, Preset, RunConfig, Schedule, Selector
 
 _DEFAULT = RunConfig()
@@ -134,13 +135,16 @@ DropoutsOption = Annotated[str, _variant("--dropout", "--dropouts", help=f"Comma
 DryRunOption = Annotated[
     bool, _machine("--dry-run", help="Show what would be trained, with rho epoch by epoch, and train nothing.")
 ]
+ConfigOption = Annotated[Path | None, _machine(help="Take settings from a TOML file; flags win.")]
+SaveConfigOption = Annotated[Path | None, _machine(help="Write what was set to a TOML file.")]
 RHO_DEFAULT = "6.25%"
 
 
 def flatten(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` with each parameter that is one of the dataclasses above unfolded into its fields.
 
-    The unfolded function takes one more argument, ``ctx``, from which the dataclass ``Given`` is filled.
+    The unfolded function takes three more arguments: ``ctx``, from which the dataclass ``Given`` is filled, and the
+    files of :mod:`maldrop_cli.cli.config_file`.
     """
     hints = typing.get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
@@ -160,10 +164,21 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
             ]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for name, hint in (("config", ConfigOption), ("save_config", SaveConfigOption))
+    ]
 
     @functools.wraps(command)
-    def flat(*, ctx: typer.Context, **values: Any) -> None:
-        given = Given(frozenset(name for name in values if _by_hand(ctx, name)), tuple(ctx.obj or ()))
+    def flat(*, ctx: typer.Context, config: Path | None, save_config: Path | None, **values: Any) -> None:
+        names = frozenset(name for name in values if _by_hand(ctx, name))
+        if config is not None:
+            stored = config_file.read(config, ctx)
+            values |= {name: value for name, value in stored.items() if name not in names}
+            names |= stored.keys()
+        if save_config is not None:
+            config_file.save(save_config, names, values, ctx)
+        given = Given(names, tuple(ctx.obj or ()))
         arguments: dict[str, Any] = {}
         for name, group in groups.items():
             own = {field.name: values.pop(field.name) for field in dataclasses.fields(group) if group is not Given}
@@ -177,8 +192,8 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Given:
-    """What stands on the command line: ``names`` of parameters, as against those at their defaults, and ``arguments``,
-    the whole of it as typed."""
+    """What was set: ``names`` of parameters, on the command line or by a file, as against those at their defaults, and
+    ``arguments``, the command line as typed."""
 
     names: frozenset[str] = frozenset()
     arguments: tuple[str, ...] = ()
