@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from maldrop_cli import masks
-from maldrop_cli.config import RunConfig, UsageError
+from maldrop_cli.config import RunConfig, Schedule, UsageError
 from maldrop_cli.datasets import ImageData, Split
 from maldrop_cli.devices import device_name, synchronize, threads
 from maldrop_cli.dropout import SCHEDULES, Step
@@ -69,6 +69,15 @@ def rho_of(config: RunConfig, width: int, epoch: int, batch: int, rng: random.Ra
         horizon=config.horizon,
     )
     return SCHEDULES[config.schedule.value](config.rho, width, step)
+
+
+def rhos_of(config: RunConfig, units: int) -> tuple[int, ...] | None:
+    """rho in each epoch, or None where it changes from batch to batch."""
+    if config.schedule is Schedule.RANDOMIZED:
+        return None
+    if config.schedule is Schedule.PERIODIC and config.period > 1 and config.rho > 0:
+        return None
+    return tuple(rho_of(config, units, epoch, batch=0) for epoch in range(config.epochs))
 
 
 def train_one(

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 from maldrop_cli.config import Dropout, RunConfig, Schedule
+from maldrop_cli.engine import rhos_of
 from maldrop_cli.results.records import RunRecord
 from maldrop_cli.sweep.executors import serial
-from maldrop_cli.sweep.plan import arms, distinct, grid, over_seeds, with_references
+from maldrop_cli.sweep.plan import arms, distinct, grid, over_seeds, trained_once, with_references
 
 BASE = RunConfig()
 
@@ -41,6 +42,32 @@ def test_references_come_first_and_once() -> None:
 def test_distinct_keeps_the_first() -> None:
     one, same = replace(BASE, dropout=Dropout.NONE, rho=1), replace(BASE, dropout=Dropout.NONE, rho=2)
     assert distinct([one, BASE, same]) == [one, BASE]
+
+
+def test_points_with_the_same_rhos_are_trained_once() -> None:
+    def sequence(point: RunConfig) -> tuple[int, ...] | None:
+        return rhos_of(point, 32)
+
+    forward = [replace(BASE, schedule=Schedule.FORWARD, rho=rho) for rho in (0, 10, 20, 32)]
+    everything = replace(BASE, rho=32)
+    linear = replace(BASE, schedule=Schedule.LINEAR, rho=32, rho_end=32)
+    points = [*forward, everything, linear]
+    assert trained_once(points, sequence) == [forward[0], *[forward[1]] * 5]
+    others = [
+        replace(everything, dropout=Dropout.RANDOM),
+        replace(everything, lr=0.5),
+        replace(everything, omega="classes"),
+        *(replace(BASE, schedule=Schedule.RANDOMIZED, rho=rho) for rho in (1, 2)),
+        *(
+            replace(BASE, schedule=Schedule.PERIODIC, rho=rho, period=period)
+            for rho, period in ((3, 2), (3, 3), (4, 2))
+        ),
+    ]
+    assert trained_once([everything, *others], sequence) == [everything, *others]
+    nothing = [replace(BASE, rho=0), replace(BASE, rho=0, schedule=Schedule.PERIODIC)]
+    assert trained_once(nothing, sequence) == [nothing[0]] * 2
+    every = replace(BASE, rho=5, schedule=Schedule.PERIODIC, period=1)
+    assert trained_once([replace(BASE, rho=5), every], sequence) == [replace(BASE, rho=5)] * 2
 
 
 def test_seeds_rotate_the_arms() -> None:

@@ -60,7 +60,7 @@ class SubjectOptions:
         int,
         _data(help="Channels of the CNN's second convolution; the paper's text says 1, its 4,096 neurons need 4."),
     ] = _DEFAULT.depth
-    p: Annotated[float, _variant(help="Rate of vanilla, spatial, dropconnect and nested.")] = _DEFAULT.p
+    p: Annotated[str, _variant(help="Rate of vanilla, spatial, dropconnect and nested.")] = str(_DEFAULT.p)
     granularity: Annotated[str, _variant(help=f"One mask for what? {_names(Granularity)}.")] = str(_DEFAULT.granularity)
     joint_iterations: Annotated[int, _variant(help="Of the selector joint: rounds of ascent, at most.")] = (
         _DEFAULT.joint_iterations
@@ -93,7 +93,7 @@ class TrainingOptions:
         str, _variant(help="every=N: each N epochs, compare the mask with the jointly worst on a probe batch; off.")
     ] = "off"
     epochs: Annotated[int, _training(help="Passes over the training images.")] = _DEFAULT.epochs
-    lr: Annotated[float, _training(help="SGD's learning rate.")] = _DEFAULT.lr
+    lr: Annotated[str, _training(help="SGD's learning rate.")] = str(_DEFAULT.lr)
     momentum: Annotated[float, _training(help="SGD's momentum.")] = _DEFAULT.momentum
     weight_decay: Annotated[float, _training(help="SGD's L2 penalty.")] = _DEFAULT.weight_decay
     preset: Annotated[

@@ -20,6 +20,7 @@ from maldrop_cli.config import (
     apply_preset,
     parse_name,
 )
+from maldrop_cli.sweep.axes import parse_number
 
 
 def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given) -> RunConfig:
@@ -31,7 +32,7 @@ def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given
         rate=training.rate,
         fidelity_every=_fidelity(training.fidelity),
         epochs=training.epochs,
-        lr=training.lr,
+        lr=parse_number(training.lr, "--lr"),
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         deterministic=training.deterministic,
@@ -53,7 +54,7 @@ def subject_config(subject: SubjectOptions) -> RunConfig:
         ),
         model=subject.model,
         depth=subject.depth,
-        p=subject.p,
+        p=parse_number(subject.p, "--p"),
         granularity=parse_name(Granularity, subject.granularity, "--granularity"),
         joint_iterations=subject.joint_iterations,
         joint_starts=subject.joint_starts,

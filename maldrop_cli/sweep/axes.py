@@ -17,6 +17,7 @@ from maldrop_cli.config import LARGEST, Omega, Unit, UsageError, parse_omega
 
 DEFAULT_POINTS = 9
 MOST_POINTS = 10_000
+SWEPT = ("--rho", "--omega", "--lr", "--p")  # the numbers that `sweep` takes several of
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]\w*")
@@ -61,11 +62,19 @@ def parse_single(text: str, flag: str) -> Quantity:
     """An axis of one value; UsageError where ``text`` names several."""
     quantities = parse_axis(text, flag)
     if len(quantities) != 1:
-        raise UsageError(
-            f"{flag}: {text!r} names {len(quantities)} values, and this command takes one; "
-            "`maldrop sweep --rho` takes several"
-        )
+        where = f"; `maldrop sweep {flag}` takes several" if flag in SWEPT else ""
+        raise UsageError(f"{flag}: {text!r} names {len(quantities)} values, and this takes one{where}")
     return quantities[0]
+
+
+def parse_number(text: str, flag: str) -> float:
+    """A plain number, as an axis of one value; UsageError for anything else."""
+    return _plain(parse_single(text, flag), flag)
+
+
+def parse_numbers(text: str, flag: str) -> list[float]:
+    """An axis of plain numbers."""
+    return [_plain(quantity, flag) for quantity in parse_axis(text, flag)]
 
 
 def parse_omegas(text: str) -> list[Omega]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
-from maldrop_cli.config import Dropout, Omega, RunConfig, Schedule, Selector
+from maldrop_cli.config import FURTHER_SETTINGS, Dropout, Omega, RunConfig, Schedule, Selector
 
 
 def arms(base: RunConfig, dropouts: Sequence[Dropout]) -> list[RunConfig]:
@@ -52,6 +52,27 @@ def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
     for config in configs:
         unique.setdefault(repr(config.identity()), config)
     return list(unique.values())
+
+
+Sequences = Callable[[RunConfig], Hashable]  # what a run drops, batch by batch; None: nobody knows beforehand
+_WHAT_RHO_COMES_FROM = {"rho", "schedule", *(name for names in FURTHER_SETTINGS["schedule"].values() for name in names)}
+
+
+def trained_once(points: Sequence[RunConfig], sequence: Sequences) -> list[RunConfig]:
+    """For each point, the first one whose runs would be the same: alike in all but where rho comes from, and with the
+    same rho in every batch. In ``forward``, these are all points beyond saturation."""
+    first: dict[Hashable, RunConfig] = {}
+    for point in points:
+        first.setdefault(_same_runs(point, sequence), point)
+    return [first[_same_runs(point, sequence)] for point in points]
+
+
+def _same_runs(point: RunConfig, sequence: Sequences) -> Hashable:
+    rhos = sequence(point) if point.has_rho else None
+    identity = point.identity()
+    if rhos is not None:
+        identity = {name: value for name, value in identity.items() if name not in _WHAT_RHO_COMES_FROM}
+    return repr(identity), rhos
 
 
 def over_seeds(configs: Sequence[RunConfig], seeds: Sequence[int], *, rotate: bool = False) -> list[RunConfig]:
