@@ -24,12 +24,14 @@ BINS = 10  # of pass rates from 0 to 1
 @dataclass(frozen=True)
 class Fidelity:
     """Losses in nats, means over the probe images: ``loss`` without dropping, and by how much it is raised by the mask
-    of the run's own selector, by the set that ``joint`` finds, and at most by any set (the ceiling)."""
+    of the run's own selector, by the set that ``joint`` finds, and at most by any set (the ceiling). ``agreement``: how
+    much of what the mask drops, in percent, ``joint`` drops too."""
 
     loss: float
     mask: float
     joint: float
     ceiling: float
+    agreement: float
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def fidelity(model: Classifier, normalise: Normalise, probe: Split, rho: int, se
         loss(hidden_ND * keep_ND) - before,
         float(worst.loss_N.mean()) - before,
         float(worst.ceiling_N.mean()) - before,
+        100 * float((~keep_ND & ~worst.keep_ND).sum() / (~keep_ND).sum()),
     )
 
 

@@ -163,6 +163,34 @@ def test_timeit(maldrop: Run) -> None:
     assert [row["mask_agreement"] for row in table if row["mask_agreement"]] == ["100.0", "100.0"]
 
 
+def test_timeit_phases_layer_and_scale(maldrop: Run) -> None:
+    quick = ("timeit", *TINY, "--rounds", "2", "--batch-size", "4", "-q")
+    result = maldrop(*quick, "--phases", "--json", "t.json")
+    assert "Phases of a step, medians" in result.out
+    assert "raises the loss by" in result.out
+    table = json.loads(Path("t.json").read_text())
+    assert [len(row["samples_ms"]) for row in table] == [2] * len(table)
+    assert [row["fidelity"] is not None for row in table] == [False, False, True, True, True]
+    result = maldrop(*quick, "--layer", "--no-harm", "--csv", "l.csv")
+    assert "The last layer: synthetic shapes" in result.out
+    assert {(row["what"], row["fidelity"]) for row in rows("l.csv")} == {("layer", "")}
+    result = maldrop(
+        "timeit", *TINY, "--scale", "batch", "--selector", "heuristic", "--budget", "0.2", "-q", "--csv", "s.csv"
+    )
+    assert "to the power" in result.out
+    assert [row["value"] for row in rows("s.csv")] == ["32", "64", "128", "256", "512"]
+
+
+def test_timeit_without_files_leaves_the_harm_out(maldrop: Run) -> None:
+    Path("empty").mkdir()
+    Path("file").write_text("")
+    result = maldrop("timeit", "--dataset", "mnist", "--data-dir", "file", "--rounds", "2", "--batch-size", "2", "-q",
+                     "--dropout", "none", "--csv", "t.csv")  # fmt: skip
+    assert result.code == 0
+    assert "no harm beside the times" in result.err
+    assert [row["raised_mask"] for row in rows("t.csv")] == ["", ""]
+
+
 def test_report(maldrop: Run) -> None:
     maldrop("compare", *QUICK, "--seeds", "1", "--out", "a")
     maldrop("train", *QUICK, "--seed", "7", "--out", "b")
@@ -293,6 +321,11 @@ USAGE = [
     (("train", "--nonsense"), "--nonsense"),
     (("train", "--format", "html"), "--format"),
     (("timeit", "--rounds", "1"), "--rounds"),
+    (("timeit", "--precision", "0"), "--precision"),
+    (("timeit", "--budget", "nan"), "--budget"),
+    (("timeit", "--amp", "fp8"), "--amp"),
+    (("timeit", "--scale", "witdh"), "did you mean 'width'?"),
+    (("timeit", "--layer", "--phases"), "--phases"),
     (("train", "--fidelity", "every=0"), "every=5"),
     (("train", "--pass-rate", "epochs"), "did you mean 'epoch'?"),
     (("train", "--joint-starts", "-1"), "--joint-starts"),

@@ -68,9 +68,10 @@ def test_the_data_dictionary_has_every_column(maldrop: Run) -> None:
     maldrop("compare", *QUICK, "-q", "--seeds", "1", "--csv", "compare.csv")
     maldrop("sweep", *QUICK, "-q", "--csv", "sweep.csv")
     maldrop("timeit", *TINY, "-q", "--rounds", "2", "--csv", "timeit.csv")
+    maldrop("timeit", "--scale", "rho", "--selector", "heuristic", "--budget", "0.1", "-q", "--csv", "scale.csv")
     maldrop("sweep", *QUICK, "--dry-run", "--csv", "dry-run.csv")
     maldrop("report", "maldrop-runs", "--csv", "report.csv")
-    for name in ("train", "compare", "sweep", "timeit", "report", "dry-run"):
+    for name in ("train", "compare", "sweep", "timeit", "scale", "report", "dry-run"):
         assert set(rows(f"{name}.csv")[0]) <= documented, name
 
 

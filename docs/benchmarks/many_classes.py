@@ -48,7 +48,7 @@ def main() -> None:
                 masked(inputs, per_sample)
 
             subjects.append(Subject(str(classes), step))
-        samples = measure(subjects, cpu, ROUNDS)
+        samples = measure(subjects, cpu, [subjects[0].name], rounds=ROUNDS).samples
         first = samples[subjects[0].name]
         ratios = [statistics.median(a / b for a, b in zip(samples[each.name], first, strict=True)) for each in subjects]
         columns = [

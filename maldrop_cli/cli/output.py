@@ -34,13 +34,22 @@ def stdout_encoding() -> str | None:
     return getattr(sys.stdout, "encoding", None)
 
 
-def present(tables: Sequence[Table], rows: Sequence[dict[str, Any]], output: OutputOptions) -> None:
-    """Write the files and show the tables: neither a full disk nor a closed terminal takes the other along."""
+def present(
+    tables: Sequence[Table],
+    rows: Sequence[dict[str, Any]],
+    output: OutputOptions,
+    json_rows: Sequence[dict[str, Any]] | None = None,
+) -> None:
+    """Write the files and show the tables: neither a full disk nor a closed terminal takes the other along.
+
+    ``json_rows``: what goes into the JSON file instead of ``rows``, for values that a table has no room for.
+    """
     from rich.console import Console
 
     from maldrop_cli.render.tables import show, write_files
 
     try:
-        write_files(rows, output.csv, output.json)
+        write_files(rows, output.csv, None)
+        write_files(rows if json_rows is None else json_rows, None, output.json)
     finally:
         show(tables, output.format, Console(file=sys.stdout))

@@ -17,6 +17,7 @@ from maldrop_cli.cli.options import (
 )
 
 _PANEL = "Timing"
+AXES = ("classes", "width", "batch", "rho")
 
 
 def timeit(
@@ -30,7 +31,7 @@ def timeit(
         str,
         typer.Option(help="Which selectors maldrop stands for; commas between.", rich_help_panel=_PANEL),
     ] = "heuristic,single",
-    naive: Annotated[
+    with_naive: Annotated[
         bool,
         typer.Option(
             "--naive",
@@ -38,15 +39,48 @@ def timeit(
             rich_help_panel=_PANEL,
         ),
     ] = False,
-    rounds: Annotated[int, typer.Option(min=2, help="Samples of each subject.", rich_help_panel=_PANEL)] = 30,
+    precision: Annotated[
+        float, typer.Option(help="Go on until every ratio is known within this many percent.", rich_help_panel=_PANEL)
+    ] = 3.0,
+    budget: Annotated[float, typer.Option(help="Seconds to spend on that, at most.", rich_help_panel=_PANEL)] = 60.0,
+    rounds: Annotated[
+        int | None, typer.Option(min=2, help="So many samples of each subject instead.", rich_help_panel=_PANEL)
+    ] = None,
+    phases: Annotated[
+        bool, typer.Option("--phases", help="Also, where the time of a step goes.", rich_help_panel=_PANEL)
+    ] = False,
+    layer: Annotated[
+        bool, typer.Option("--layer", help="The last layer alone instead of a step.", rich_help_panel=_PANEL)
+    ] = False,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead, how the cost of choosing neurons grows with: classes, width, batch or rho.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    amp: Annotated[str, typer.Option(help="off, or bf16: autocast to bfloat16.", rich_help_panel=_PANEL)] = "off",
+    compiled: Annotated[bool, typer.Option("--compile", help="Through torch.compile.", rich_help_panel=_PANEL)] = False,
+    no_harm: Annotated[
+        bool,
+        typer.Option(
+            "--no-harm",
+            help="Leave out what the masks do to a network that was trained for an epoch.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False,
 ) -> None:
     """Time a training step with each variant, interleaved; with --naive, beside the paper's per-neuron loops."""
+    import math
     import os
+    import time
+    from collections.abc import Mapping
     from dataclasses import replace
+    from statistics import median
 
     from maldrop_cli.cli.output import check_output, present
     from maldrop_cli.cli.settings import parse_names, subject_config
-    from maldrop_cli.config import Dropout, Selector, parse_omega
+    from maldrop_cli.config import Dropout, MaldropError, Selector, UsageError, nearest, parse_omega
     from maldrop_cli.sweep.axes import parse_single
     from maldrop_cli.sweep.plan import subjects as subject_configs
 
@@ -55,38 +89,119 @@ def timeit(
     selectors = parse_names(Selector, selector, "--selector")
     config = replace(subject_config(subject), omega=parse_omega(omega))
     wanted = parse_single(rho, "--rho")
+    for flag, value in (("--precision", precision), ("--budget", budget)):
+        if not (value > 0 and math.isfinite(value)):
+            raise UsageError(f"{flag}: {value} is not a number above 0")
+    if amp not in ("off", "bf16"):
+        raise UsageError(f"--amp: {amp!r} is neither 'off' nor 'bf16'")
+    if scale is not None and scale not in AXES:
+        raise UsageError(
+            f"--scale: no axis is called {scale!r}{nearest(scale, list(AXES))} (one of: {', '.join(AXES)})"
+        )
+    if layer and phases:
+        raise UsageError("--phases: they are those of a whole step; leave --layer out")
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty,
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported
     from rich.console import Console
 
-    from maldrop_cli import datasets, devices, timing
+    from maldrop_cli import datasets, devices
     from maldrop_cli.cli.session import head_of, sized
+    from maldrop_cli.masks import Fidelity
     from maldrop_cli.models import check_batches
     from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.timings import tables, timing_rows
+    from maldrop_cli.render.timings import phase_table, scale_rows, scale_table, tables, timing_rows
     from maldrop_cli.results.records import environment
-    from maldrop_cli.results.timings import Timing
+    from maldrop_cli.results.timings import Timing, doubts, exponents
+    from maldrop_cli.timing import Setting, measure, naive, name_of, peak_mib, subjects
+    from maldrop_cli.timing import harm as measure_harm
+    from maldrop_cli.timing import phases as measure_phases
+    from maldrop_cli.timing import scale as measure_scale
     from maldrop_cli.variants import check_variant
 
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
     head = head_of(config, subject)
-    check_batches(config, shape, rounds * config.batch_size)
+    check_batches(config, shape, 2 * config.batch_size)
     config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
     configs = [sized(each, head, wanted) for each in subject_configs(config, dropouts, selectors)]
     for each in configs:
         check_variant(each, head)
-    with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
-        subjects = timing.subjects(configs, shape, classes, where, naive=naive)
-        samples = timing.measure(subjects, where, rounds, tick=reporter.preparing)
-        peaks = {each.name: timing.peak_mib(each.step, where) for each in subjects if not each.naive}
-        agreement = timing.mask_agreement(config, shape, classes, selectors) if naive else {}
-
-    timings = [
-        Timing(each.name, samples[each.name], peaks.get(each.name, float("nan")), agreement.get(each.name))
-        for each in subjects
-    ]
     machine = environment(str(where), devices.device_name(where), devices.threads())
-    rows = timing_rows(timings, config, machine)
-    present(tables(rows, config, shape, machine, naive=naive), rows, output)
+    setting = Setting(shape, classes, where, layer=layer, bf16=amp == "bf16", compiled=compiled)
+    with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
+        if scale is not None:
+            size = measure_scale.Size(classes, head.width, config.batch_size, config.rho)
+            points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
+            fits = exponents(points)
+            context = {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
+            present([scale_table(points, fits, scale)], scale_rows(points, fits, scale, context), output)
+            return
+        timed = subjects(configs, setting)
+        measured = measure(
+            timed,
+            where,
+            (str(Dropout.NONE), str(Dropout.VANILLA)),
+            rounds=rounds,
+            precision=precision / 100,
+            budget=budget,
+            tick=reporter.preparing,
+        )
+        peaks = {each.name: peak_mib(each.step, where) for each in timed}
+        found: Mapping[str, Fidelity] = {}
+        if not no_harm:
+            try:
+                data = datasets.load(config.data, subject.data_dir, reporter.preparing, reporter.warn)
+                seconds = median(measured.samples[str(Dropout.NONE)])
+                found = measure_harm.harm(configs, data, where, int(budget / seconds) * config.batch_size)
+            except MaldropError as error:
+                reporter.warn(f"no harm beside the times: {error}")
+        slow = naive.naive_timings(configs, setting, budget / 10) if with_naive else {}
+
+    timings = []
+    for each in configs:
+        name, samples = name_of(each), measured.samples[name_of(each)]
+        harm = found.get(name)
+        timings.append(
+            Timing(
+                name,
+                samples,
+                peaks[name],
+                raised=harm.mask if harm else None,
+                harm_of_joint=100 * harm.mask / harm.joint if harm and harm.joint else None,
+                mask_of_joint=harm.agreement if harm else None,
+            )
+        )
+        if each.dropout is Dropout.MALDROP:
+            timings += [
+                Timing(
+                    form,
+                    [step + extra for step, extra in zip(measured.samples["none"], timing.seconds, strict=False)],
+                    math.nan,
+                    timing.agreement,
+                    timing.neurons,
+                )
+                for form, timing in slow.items()
+                if naive.fast_form(form) == each.selector.value
+            ]
+    how = {"what": "layer" if layer else "step", "amp": amp, "compiled": compiled}
+    rows = timing_rows(timings, config, machine, how)
+    notes = doubts(
+        timings,
+        widest=measured.widest,
+        precision=precision / 100,
+        budget_spent=measured.budget_spent,
+        sample_seconds=measured.sample_seconds,
+        resolution=time.get_clock_info("perf_counter").resolution,
+        load=load,
+    )
+    what = "The last layer" if layer else "A training step"
+    shown = tables(rows, config, shape, machine, naive=with_naive, what=what, notes=notes)
+    if phases:
+        shown.append(phase_table(measure_phases.phases(configs, setting, len(timings[0].samples))))
+    raw = [
+        row | {"samples_ms": [1000 * each for each in timing.samples]}
+        for row, timing in zip(rows, timings, strict=True)
+    ]
+    present(shown, rows, output, raw)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.config import CNN, RunConfig
-from maldrop_cli.render.tables import Column, Table, number
+from maldrop_cli.render.tables import Column, Table, number, plus_minus
 from maldrop_cli.results.records import describe_machine
-from maldrop_cli.results.timings import Timing
+from maldrop_cli.results.timings import Exponent, ScalePoint, Timing
 
 # Section 5.1.1: seconds for ten epochs of MNIST on a Tesla K80, and our subject of the same form.
 PAPER_SECONDS = {
@@ -22,17 +22,22 @@ PAPER_EPOCHS, PAPER_IMAGES = 10, 60_000
 PAPER_SHAPE = (1, 32, 32)
 
 
-def timing_rows(timings: Sequence[Timing], config: RunConfig, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+def timing_rows(
+    timings: Sequence[Timing], config: RunConfig, machine: Mapping[str, Any], how: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """One row a subject; ratios are medians of the ratios within each round, with a 95 % bootstrap interval.
 
-    ``machine``: as :func:`maldrop_cli.results.records.environment` gives it.
+    ``machine``: as :func:`maldrop_cli.results.records.environment` gives it. ``how``: further columns that are the same
+    in all rows.
     """
+    how = how or {}
     context = {
         "dataset": str(config.data.dataset),
         "model": config.model,
         "batch_size": config.batch_size,
         "rho": config.rho,
         "granularity": str(config.granularity),
+        **how,
         **{key: machine[key] for key in ("device", "device_name", "threads", "torch")},
     }
     references = {timing.subject: timing for timing in timings}
@@ -47,23 +52,40 @@ def timing_rows(timings: Sequence[Timing], config: RunConfig, machine: Mapping[s
         for name in ("none", "vanilla"):
             ratio, low, high = timing.ratio_to(references[name])
             row |= {f"ratio_vs_{name}": ratio, f"ratio_vs_{name}_lo": low, f"ratio_vs_{name}_hi": high}
-        row |= {"peak_mb": timing.peak_mib, "mask_agreement": timing.agreement, **context}
+        row |= {
+            "peak_mb": timing.peak_mib,
+            "raised_mask": timing.raised,
+            "fidelity": timing.harm_of_joint,
+            "mask_of_joint": timing.mask_of_joint,
+            "mask_agreement": timing.agreement,
+            "neurons_timed": timing.neurons,
+            **context,
+        }
         rows.append(row)
     return rows
 
 
 def tables(
-    rows: Sequence[dict[str, Any]], config: RunConfig, shape: Sequence[int], machine: Mapping[str, Any], *, naive: bool
+    rows: Sequence[dict[str, Any]],
+    config: RunConfig,
+    shape: Sequence[int],
+    machine: Mapping[str, Any],
+    *,
+    naive: bool,
+    what: str = "A training step",
+    notes: Sequence[str] = (),
 ) -> list[Table]:
-    """The timings and, with ``naive``, the paper's beside them."""
+    """The timings and, with ``naive``, the paper's beside them. ``notes``: what else to say under the table."""
     size = "x".join(map(str, shape))
     title = (
-        f"A training step: {config.data.dataset} shapes ({size}), {config.model}, batch {config.batch_size}, "
+        f"{what}: {config.data.dataset} shapes ({size}), {config.model}, batch {config.batch_size}, "
         f"rho {config.rho}, granularity {config.granularity}"
     )
     notes = [
         f"{rows[0]['n_samples']} interleaved samples on {describe_machine(machine)}. IQR: interquartile range. "
-        "Peak: memory that a step holds beyond the model's own."
+        "Peak: memory that a step holds beyond the model's own.",
+        *_naive_notes(rows),
+        *notes,
     ]
     comparable = config.model == CNN and config.depth == RunConfig.depth and tuple(shape) == PAPER_SHAPE
     if naive and not comparable:
@@ -72,6 +94,17 @@ def tables(
         )
     paper = [paper_table(rows, config.batch_size)] if naive and comparable else []
     return [timing_table(rows, title, notes), *paper]
+
+
+def _naive_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """How the times of the per-neuron forms came about."""
+    timed = [f"{row['subject']} {row['neurons_timed']}" for row in rows if row["neurons_timed"] is not None]
+    if not timed:
+        return []
+    return [
+        "The per-neuron forms: their scores on some of the neurons, times all by those, and a step without dropout "
+        f"added. Neurons timed: {', '.join(timed)}."
+    ]
 
 
 def timing_table(rows: Sequence[dict[str, Any]], title: str, notes: Sequence[str]) -> Table:
@@ -93,6 +126,12 @@ def timing_table(rows: Sequence[dict[str, Any]], title: str, notes: Sequence[str
         Column("× vanilla [95 %]", [ratio(row, "vanilla") for row in rows]),
         Column("peak MiB", [number(row["peak_mb"], 1) for row in rows]),
     ]
+    if any(row["raised_mask"] is not None for row in rows):
+        columns += [
+            Column("raises the loss by", [number(row["raised_mask"], 3, sign=True) for row in rows]),
+            Column("of joint's %", [number(row["fidelity"], 1) for row in rows]),
+            Column("mask as joint's %", [number(row["mask_of_joint"], 1) for row in rows]),
+        ]
     if any(row["mask_agreement"] is not None for row in rows):
         columns.append(Column("mask as the fast form's %", [number(row["mask_agreement"], 1) for row in rows]))
     return Table(title, columns, notes)
@@ -116,3 +155,52 @@ def paper_table(rows: Sequence[dict[str, Any]], batch_size: int) -> Table:
         "The paper's: MNIST on a Tesla K80."
     ]
     return Table("Ten epochs of 60,000 images, the paper's section 5.1.1 beside ours", columns, notes)
+
+
+def phase_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
+    """Where the time of a step goes, in milliseconds, one row a subject."""
+    names = list(phases)
+    parts = list(next(iter(phases.values())))
+    columns = [
+        Column("subject", names, left=True),
+        *(Column(f"{part} ms", [number(1000 * phases[name][part], 2) for name in names]) for part in parts),
+        Column("sum ms", [number(1000 * sum(phases[name].values()), 2) for name in names]),
+    ]
+    notes = [
+        "forward: to the hidden layer. score: alone. select: the selector beyond that. mask: the last layer and the "
+        "loss beyond the selector. The device is synchronised after each, which a whole step is not."
+    ]
+    return Table("Phases of a step, medians", columns, notes)
+
+
+def scale_table(points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str) -> Table:
+    """Cost along an axis, one row a selector and value, with the fitted exponent in the notes."""
+    columns = [
+        Column("selector", [point.selector for point in points], left=True),
+        Column(axis, [str(point.value) for point in points]),
+        Column("median ms", [number(1000 * point.seconds, 3) for point in points]),
+    ]
+    notes = [
+        f"{each.selector}: time grows as {axis} to the power {plus_minus(each.exponent, each.half, 2)} (least squares)."
+        for each in exponents
+    ]
+    return Table(f"Scoring, selecting and masking, without the last layer, along {axis}", columns, notes)
+
+
+def scale_rows(
+    points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str, context: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One row a selector and value."""
+    by_selector = {each.selector: each for each in exponents}
+    return [
+        {
+            "subject": point.selector,
+            "axis": axis,
+            "value": point.value,
+            "median_ms": 1000 * point.seconds,
+            "exponent": by_selector[point.selector].exponent,
+            "exponent_ci95": by_selector[point.selector].half,
+            **context,
+        }
+        for point in points
+    ]
