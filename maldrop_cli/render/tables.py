@@ -19,6 +19,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from maldrop_cli.config import MaldropError
+from maldrop_cli.render.latex import table_environment
 
 TRY = "Try: "  # begins a note that ends in a command: never broken, so that it can be pasted
 
@@ -46,7 +47,18 @@ class Table:
 
 
 def to_text(tables: Sequence[Table], form: str) -> str:
-    """``plain`` or ``markdown`` text, no colour."""
+    """``plain``, ``markdown`` or ``latex`` text, no colour."""
+    if form == "latex":
+        return "\n\n".join(
+            table_environment(
+                each.title,
+                [column.heading for column in each.columns],
+                [column.left for column in each.columns],
+                each.rows(),
+                each.notes,
+            )
+            for each in tables
+        )
     style = "pipe" if form == "markdown" else "simple"
     parts = []
     for table in tables:
