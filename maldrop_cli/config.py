@@ -91,6 +91,26 @@ class Preset(StrEnum):
     PAPER = "paper"
 
 
+class PlotKind(StrEnum):
+    LEARNING = "learning"
+    METRIC = "metric"
+    TIME = "time"
+
+
+class Metric(StrEnum):
+    """What a plot shows of an epoch: fields of EpochRow."""
+
+    VAL_TOP1 = "val_top1"
+    VAL_TOP5 = "val_top5"
+    VAL_LOSS = "val_loss"
+    TRAIN_LOSS = "train_loss"
+    TRAIN_SECONDS = "train_seconds"
+    DROP_RATE = "drop_rate"
+
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+
 class Unit(StrEnum):
     """What a variant with a rho drops rho of."""
 
