@@ -63,10 +63,12 @@ def report_tables(comparison: Comparison, by: Sequence[str]) -> list[Table]:
         *failures(records),
     ]
     title = f"{plural(len(records), 'stored run')} in {plural(len(arms), 'arm')}: {shared_settings(arms)}"
-    tables = [arm_table(comparison, title, notes, lead)]
-    if comparison.label is not None:
-        tables.append(verdict_table(comparison, lead))
-    return tables
+    if comparison.label is None:
+        return [arm_table(comparison, title, notes, lead)]
+    if not any(comparison.differences):
+        notes.append(f"Nothing to test: no arm is like one with {comparison.label} in all else, on the same images.")
+        return [arm_table(comparison, title, notes, lead)]
+    return [arm_table(comparison, title, notes, lead), verdict_table(comparison, lead)]
 
 
 def mixed_data(records: Sequence[RunRecord]) -> list[str]:

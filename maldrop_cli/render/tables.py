@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
@@ -133,6 +132,8 @@ def write_files(rows: Sequence[dict[str, Any]], csv: Path | None, json_path: Pat
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    import pandas as pd  # here, as it takes a third of a second, and most tables are not written
+
     buffer = io.StringIO()
     pd.DataFrame(rows, dtype=object).to_csv(buffer, index=False)
     return buffer.getvalue()

@@ -13,6 +13,7 @@ from maldrop_cli.render.plots.metric import metric
 from maldrop_cli.render.plots.style import remark, styled
 from maldrop_cli.render.plots.time import time
 from maldrop_cli.render.runs import name
+from maldrop_cli.render.tables import plural
 from maldrop_cli.results.arms import Arm
 
 __all__ = ["KINDS", "draw", "save"]
@@ -30,7 +31,7 @@ def draw(kind: PlotKind, arms: Sequence[Arm], measured: Metric = Metric.VAL_TOP1
     """The plot of that kind. MaldropError where there is nothing to show, or more than one picture can."""
     finished = [arm for arm in arms if arm.done]
     if not finished:
-        raise MaldropError(f"nothing to plot: of {sum(len(arm.runs) for arm in arms)} runs none finished")
+        raise MaldropError(f"nothing to plot: of {plural(sum(len(arm.runs) for arm in arms), 'run')} none finished")
     if len({arm.data_digest for arm in finished}) > 1:
         raise MaldropError(
             "nothing to plot in one picture: these runs saw different images; `maldrop report` says which, and "

@@ -58,6 +58,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.facecolor": "white",
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib brings it along: the same on every machine
     "font.size": 9,
     "grid.color": "#e5e5e5",
     "grid.linewidth": 0.6,
@@ -65,6 +66,7 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "savefig.dpi": 110,
+    "svg.fonttype": "none",  # text that can be found and copied; where DejaVu Sans lacks, others are narrower
     "svg.hashsalt": "maldrop",  # names in the file depend on nothing but the picture
 }
 
