@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
@@ -90,6 +90,27 @@ class PassRate(StrEnum):
 
 class Preset(StrEnum):
     PAPER = "paper"
+
+
+class PlotKind(StrEnum):
+    LEARNING = "learning"
+    METRIC = "metric"
+    TIME = "time"
+    MASKS = "masks"
+
+
+class Metric(StrEnum):
+    """What a plot shows of an epoch: fields of EpochRow."""
+
+    VAL_TOP1 = "val_top1"
+    VAL_TOP5 = "val_top5"
+    VAL_LOSS = "val_loss"
+    TRAIN_LOSS = "train_loss"
+    TRAIN_SECONDS = "train_seconds"
+    DROP_RATE = "drop_rate"
+
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 class Unit(StrEnum):
@@ -287,7 +308,7 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """The settings that matter to this run, and only those: ``p`` is no part of a run of ``maldrop``."""
-        settings = asdict(self)
+        settings = {**vars(self), "data": dict(vars(self.data))}  # not asdict: its deep copies take ten times as long
         relevant = set(settings) - CONDITIONAL - WITHOUT_EFFECT | set(SETTINGS[self.dropout])
         for kind, settings_of in FURTHER_SETTINGS.items():
             if kind in relevant:

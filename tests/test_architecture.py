@@ -73,10 +73,10 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.split("\n")[-2].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["compare", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([each, "--help"] for each in ("train", "report"))])
 def test_help_is_cheap(arguments: list[str]) -> None:
     loaded = loaded_after(f"from maldrop_cli.__main__ import run\nassert run({arguments}) == 0")
-    assert not loaded & {"torch", "torchvision", "pandas", "numpy", "scipy"}
+    assert not loaded & {"torch", "torchvision", "pandas", "numpy", "scipy", "matplotlib"}
 
 
 @pytest.mark.parametrize("flag", ["--nonsense=1", "--dropout=foo", "--rho=abc", "--lr=nan", "--format=html"])
@@ -89,6 +89,9 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     command = ["train", "--epochs", "1", "--dataset", "synthetic", "--out", str(tmp_path), "-q"]
     assert run(command) == 0
     loaded = loaded_after(f"from maldrop_cli.__main__ import run\nassert run(['report', {str(tmp_path)!r}]) == 0")
+    assert not loaded & {"torch", "torchvision", "sklearn", "matplotlib"}
+    plotted = ["report", str(tmp_path), "--plot", str(tmp_path / "plot.svg")]
+    loaded = loaded_after(f"from maldrop_cli.__main__ import run\nassert run({plotted}) == 0")
     assert not loaded & {"torch", "torchvision", "sklearn"}
 
 

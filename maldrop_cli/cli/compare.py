@@ -13,6 +13,7 @@ from maldrop_cli.cli.options import (
     Given,
     OmegaOption,
     OutputOptions,
+    PlotOptions,
     RhoOption,
     ScheduleOption,
     SelectorOption,
@@ -28,6 +29,7 @@ def compare(
     training: TrainingOptions,
     device: DeviceOptions,
     output: OutputOptions,
+    plotting: PlotOptions,
     given: Given,
     dropout: DropoutsOption = "none,vanilla,maldrop,random",
     rho: RhoOption = RHO_DEFAULT,
@@ -45,12 +47,11 @@ def compare(
     ] = 0.5,
 ) -> None:
     """Compare dropout variants on one data set, over paired seeds: one table, with error bars and a verdict."""
-    import math
     from dataclasses import replace
 
-    from maldrop_cli.cli.output import check_output, present
-    from maldrop_cli.cli.settings import base_config, parse_names
-    from maldrop_cli.config import Dropout, Schedule, Selector, UsageError, parse_name, parse_omega
+    from maldrop_cli.cli.output import check_output, check_plot, present
+    from maldrop_cli.cli.settings import base_config, check_margin, parse_names
+    from maldrop_cli.config import Dropout, PlotKind, Schedule, Selector, UsageError, parse_name, parse_omega
     from maldrop_cli.sweep.axes import parse_seeds, parse_single
     from maldrop_cli.sweep.plan import arms, over_seeds
 
@@ -61,8 +62,8 @@ def compare(
         if "baseline" in given.names:
             raise UsageError(f"--baseline: {against} is not among --dropout {','.join(dropouts)}")
         against = dropouts[0]
-    if not (math.isfinite(margin) and margin > 0):
-        raise UsageError(f"--margin: {margin} is not a number above 0")
+    check_margin(margin)
+    plot = check_plot(plotting, PlotKind.LEARNING)
     config = replace(
         base_config(subject, training, given),
         schedule=parse_name(Schedule, schedule, "--schedule"),
@@ -97,4 +98,8 @@ def compare(
     if config.fidelity_every and (table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])):
         tables.append(table)
     present(tables, arm_rows(comparison), output)
-    session.conclude(records)
+    try:
+        if plot:
+            plot.draw(comparison.arms)
+    finally:
+        session.conclude(records)

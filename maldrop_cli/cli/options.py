@@ -18,7 +18,18 @@ from typing import Annotated, Any
 import typer
 
 from maldrop_cli.cli import config_file
-from maldrop_cli.config import Dataset, Dropout, Granularity, PassRate, Preset, RunConfig, Schedule, Selector
+from maldrop_cli.config import (
+    PLOT_SUFFIXES,
+    Dataset,
+    Dropout,
+    Granularity,
+    Metric,
+    PassRate,
+    Preset,
+    RunConfig,
+    Schedule,
+    Selector,
+)
 
 _DEFAULT = RunConfig()
 
@@ -120,8 +131,28 @@ class OutputOptions:
 
     csv: Annotated[Path | None, _output(help="Write the table as CSV, at full precision.")] = None
     json: Annotated[Path | None, _output(help="Write the table as JSON, at full precision.")] = None
-    format: Annotated[str, _output(help="auto (rich on a terminal, else plain), rich, plain or markdown.")] = "auto"
+    format: Annotated[
+        str, _output(help="auto (rich on a terminal, else plain), rich, plain, markdown or latex (booktabs).")
+    ] = "auto"
     quiet: Annotated[bool, _output("--quiet", "-q", help="No progress on stderr.")] = False
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """A picture of the same runs."""
+
+    plot: Annotated[Path | None, _output(help=f"Draw a plot: a file that ends in {', '.join(PLOT_SUFFIXES)}.")] = None
+    plot_kind: Annotated[
+        str | None,
+        _output(
+            help="learning (loss and accuracy by epoch), metric (a measurement by a setting) or time (accuracy by "
+            "training time); the default is learning, of sweep: metric."
+        ),
+    ] = None
+    metric: Annotated[str, _output(help=f"What the plots metric and time show: {_names(Metric)}.")] = str(
+        Metric.VAL_TOP1
+    )
+    x: Annotated[str, _output(help="Of the plot metric: the setting along the axis, any that is a number.")] = "rho"
 
 
 RhoOption = Annotated[str, _variant(help="Neurons to drop: a count, or a percentage of the layer's width.")]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maldrop_cli.cli.options import OutputOptions
-from maldrop_cli.config import MaldropError, UsageError, nearest
+from maldrop_cli.cli.options import OutputOptions, PlotOptions
+from maldrop_cli.config import PLOT_SUFFIXES, MaldropError, Metric, PlotKind, UsageError, nearest, parse_name
+from maldrop_cli.results.settings import NUMERIC
 
 if TYPE_CHECKING:
     from maldrop_cli.render.tables import Table
+    from maldrop_cli.results.arms import Arm
 
-FORMATS = ("auto", "rich", "plain", "markdown")
+FORMATS = ("auto", "rich", "plain", "markdown", "latex")
 
 
 def check_output(output: OutputOptions) -> None:
@@ -23,10 +27,51 @@ def check_output(output: OutputOptions) -> None:
             f"(one of: {', '.join(FORMATS)})"
         )
     for path in (output.csv, output.json):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
-        if path is not None and path.is_dir():
-            raise MaldropError(f"can't write {path}: it is a folder")
+        if path is not None:
+            _check_target(path)
+
+
+def _check_target(path: Path) -> None:
+    if not path.resolve().parent.is_dir():
+        raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
+    if path.is_dir():
+        raise MaldropError(f"can't write {path}: it is a folder")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot that was asked for, checked."""
+
+    path: Path
+    kind: PlotKind
+    metric: Metric
+    x: str
+
+    def draw(self, arms: Sequence[Arm]) -> None:
+        """Draw it and write it; MaldropError where there is nothing to draw, or the disk does not take it."""
+        from maldrop_cli.render.plots import draw, save
+
+        save(draw(self.kind, arms, self.metric, self.x), self.path)
+
+
+def check_plot(options: PlotOptions, default: PlotKind) -> Plot | None:
+    """What to draw, found out before any training; None where no plot was asked for."""
+    metric = parse_name(Metric, options.metric, "--metric")
+    kind = default if options.plot_kind is None else parse_name(PlotKind, options.plot_kind, "--plot-kind")
+    x = options.x.strip().replace("-", "_")
+    if x not in NUMERIC:
+        raise UsageError(
+            f"--x: no setting that is a number is called {options.x!r}{nearest(x, list(NUMERIC))} "
+            f"(one of: {', '.join(NUMERIC)})"
+        )
+    if options.plot is None:
+        if options.plot_kind is not None:
+            raise UsageError("--plot-kind: there is no plot without --plot FILE")
+        return None
+    if options.plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(f"--plot: {options.plot} ends in none of {', '.join(PLOT_SUFFIXES)}; write e.g. plot.png")
+    _check_target(options.plot)
+    return Plot(options.plot, kind, metric, x)
 
 
 def stdout_encoding() -> str | None:

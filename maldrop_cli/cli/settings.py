@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -75,6 +76,12 @@ def _shape(text: str) -> tuple[int, int, int]:
     if not match:
         raise UsageError(f"--shape: {text!r} is not channels x height x width; write e.g. 3x32x32")
     return int(match[1]), int(match[2]), int(match[3])
+
+
+def check_margin(margin: float) -> None:
+    """UsageError unless it is a finite number above 0."""
+    if not (math.isfinite(margin) and margin > 0):
+        raise UsageError(f"--margin: {margin} is not a number above 0")
 
 
 SMOOTH = {"forward": "forward-smooth", "reverse": "reverse-smooth"}

@@ -13,6 +13,7 @@ from maldrop_cli.cli.options import (
     DryRunOption,
     Given,
     OutputOptions,
+    PlotOptions,
     SelectorOption,
     SubjectOptions,
     TrainingOptions,
@@ -27,6 +28,7 @@ def sweep(
     training: TrainingOptions,
     device: DeviceOptions,
     output: OutputOptions,
+    plotting: PlotOptions,
     given: Given,
     dropout: DropoutsOption = "maldrop",
     rho: Annotated[
@@ -54,13 +56,16 @@ def sweep(
     """Train a grid over rho, schedule, omega and dropout: one row a point, the best and the worst marked."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.output import check_output, present, stdout_encoding
+    from maldrop_cli.cli.output import check_output, check_plot, present, stdout_encoding
     from maldrop_cli.cli.settings import base_config, parse_names, smooth_command
-    from maldrop_cli.config import Dropout, Selector, parse_name
+    from maldrop_cli.config import Dropout, PlotKind, Selector, UsageError, parse_name
     from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
     from maldrop_cli.sweep.plan import arms, grid, over_seeds, with_references
 
     check_output(output)
+    plot = check_plot(plotting, PlotKind.METRIC)
+    if plot and dry_run:
+        raise UsageError("--plot: a dry run measures nothing that could be plotted")
     dropouts = parse_names(Dropout, dropout, "--dropout")
     schedules = parse_names(Schedule, schedule, "--schedule")
     omegas, named_seeds, quantities = parse_omegas(omega), parse_seeds(seeds), parse_axis(rho, "--rho")
@@ -103,4 +108,8 @@ def sweep(
     if config.fidelity_every and (table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])):
         tables.append(table)
     present(tables, arm_rows(comparison), output)
-    session.conclude(records)
+    try:
+        if plot:
+            plot.draw(comparison.arms)
+    finally:
+        session.conclude(records)

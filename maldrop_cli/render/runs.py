@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from maldrop_cli.config import CNN, FURTHER_SETTINGS, RunConfig, Schedule
@@ -58,13 +58,14 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def name(config: RunConfig) -> str:
-    """A variant in few words."""
-    effective = config.identity()
+def name(config: RunConfig, without: str = "", also: Collection[str] = ()) -> str:
+    """A variant in few words. ``without``: a setting that is left out; ``also``: settings that are said even where
+    they are at their default."""
+    effective = {field: value for field, value in config.identity().items() if field != without}
 
     def differs(field: str) -> bool:
-        """Whether the setting has an effect and is not the default."""
-        return field in effective and bool(effective[field] != getattr(RunConfig, field))
+        """Whether the setting has an effect and is not the default, or is wanted all the same."""
+        return field in effective and (field in also or bool(effective[field] != getattr(RunConfig, field)))
 
     words = [str(config.dropout)]
     if differs("schedule"):
@@ -77,7 +78,7 @@ def name(config: RunConfig) -> str:
         words.append(f"rho={config.rho}")
     if "rho_end" in effective:
         words.append(f"rho-end={config.rho_end}")
-        if config.horizon != config.epochs:
+        if "horizon" in effective and config.horizon != config.epochs:
             words.append(f"horizon={config.horizon}")
     if "p" in effective:
         words.append(f"p={config.p:g}")
@@ -114,6 +115,12 @@ def settings_line(config: RunConfig) -> str:
     )
 
 
+def shared_settings(arms: Sequence[Arm]) -> str:
+    """The parts of :func:`settings_line` that are those of all arms."""
+    first, *others = (settings_line(arm.config).split(", ") for arm in arms)
+    return ", ".join(part for part in first if all(part in other for other in others))
+
+
 def machine_line(records: Sequence[RunRecord]) -> str:
     """The machines that trained these runs."""
     if len({run.machine for run in records}) == 1:
@@ -126,7 +133,11 @@ def machine_line(records: Sequence[RunRecord]) -> str:
 
 def epoch_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One row an epoch; a run that failed before its first still has a row."""
-    return [_run_row(run, row) for run in records for row in (run.epochs or [None])]
+    rows = []
+    for run in records:
+        whole = _run_row(run, None)
+        rows += [whole | _measured(row) for row in run.epochs or [None]]
+    return rows
 
 
 def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -136,26 +147,25 @@ def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
     config = run.config
-    measured = {
-        field: getattr(row, field, None)
-        for field in (
-            "epoch", "train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "drop_rate", "rho_mean",
-            *masks.MEASURED,
-        )
-    }  # fmt: skip
     return {
         **identity(config),
         "seed": config.seed,
-        **measured,
+        **_measured(row),
         "status": str(run.status),
         "reason": run.reason or None,
         **{field: getattr(run, field) for field in masks.REPORTED},
         "pass_histogram": " ".join(map(str, run.pass_histogram)) or None,
         **settings(config),
         "hidden_width": run.hidden_width,
+        "data_digest": run.data_digest,
         **{key: run.environment.get(key) for key in MACHINE},
         "run_id": run.run_id,
     }
+
+
+def _measured(row: EpochRow | None) -> dict[str, Any]:
+    fields = ("epoch", "train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "drop_rate", "rho_mean")
+    return {field: getattr(row, field, None) for field in (*fields, *masks.MEASURED)}
 
 
 def train_table(run: RunRecord) -> Table:
@@ -182,15 +192,16 @@ def _epoch_columns(rows: Sequence[EpochRow]) -> list[Column]:
     ]
 
 
-def report_table(records: Sequence[RunRecord], long: bool) -> Table:
+def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] = ()) -> Table:
     """Stored runs, one row a run or one row an epoch."""
+    names = {run.run_id: name(run.config) for run in records}
     pairs: list[tuple[RunRecord, EpochRow | None]] = []
     for run in records:
         pairs += [(run, row) for row in run.epochs] if long and run.epochs else [(run, run.at(len(run.epochs) or 1))]
     columns = [
         Column("data", [str(run.config.data.dataset) for run, _ in pairs], left=True),
         Column("model", [run.config.model for run, _ in pairs], left=True),
-        Column("variant", [name(run.config) for run, _ in pairs], left=True),
+        Column("variant", [names[run.run_id] for run, _ in pairs], left=True),
         Column("lr", [f"{run.config.lr:g}" for run, _ in pairs]),
         Column("seed", [str(run.config.seed) for run, _ in pairs]),
         Column("epoch", [f"{row.epoch if row else 0}/{run.config.epochs}" for run, row in pairs]),
@@ -201,7 +212,7 @@ def report_table(records: Sequence[RunRecord], long: bool) -> Table:
         Column("status", [str(run.status) for run, _ in pairs], left=True),
         Column("run", [run.run_id for run, _ in pairs], left=True),
     ]
-    return Table(plural(len(records), "stored run"), columns, failures(records))
+    return Table(plural(len(records), "stored run"), columns, [*notes, *failures(records)])
 
 
 def failures(records: Sequence[RunRecord]) -> list[str]:
@@ -219,7 +230,7 @@ def failures(records: Sequence[RunRecord]) -> list[str]:
 def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row an arm, at the last epoch."""
     rows = []
-    for arm, difference in zip(comparison.arms, comparison.differences, strict=True):
+    for arm, difference, reference in zip(comparison.arms, comparison.differences, comparison.references, strict=True):
         row: dict[str, Any] = {**identity(arm.config), "epoch": arm.config.epochs, "n_seeds": len(arm.done)}
         row["n_failed"] = len(arm.runs) - len(arm.done)
         for field in ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean", *masks.MEASURED):
@@ -232,8 +243,8 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
         seconds, total = arm.metric("train_seconds"), arm.total_seconds()
         row |= {"train_seconds_mean": seconds.mean, "train_seconds_ci95": seconds.half}
         row |= {"total_train_seconds_mean": total.mean, "total_train_seconds_ci95": total.half}
-        row["time_vs_none"] = time_ratio(arm, comparison.reference)
-        row["baseline"] = str(comparison.baseline.config.dropout) if comparison.baseline else None
+        row["time_vs_none"] = time_ratio(arm, reference)
+        row["baseline"] = comparison.label
         row |= {
             "diff_top1_mean": difference.interval.mean if difference else None,
             "diff_top1_ci95": difference.interval.half if difference else None,
@@ -243,6 +254,7 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "more_seeds": difference.more_seeds if difference else None,
             "margin": comparison.margin,
             **settings(arm.config),
+            "data_digest": arm.data_digest,
             **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in MACHINE},
         }
         rows.append(row)
@@ -255,19 +267,28 @@ def _common(values: Iterable[object]) -> object:
     return different[0] if len(different) == 1 else "mixed"
 
 
-def arm_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
-    """Accuracy at the first, middle and last epoch, losses, times and drop rates, one row an arm."""
+def arm_table(
+    comparison: Comparison, title: str, notes: Sequence[str] = (), lead: Sequence[Column] | None = None
+) -> Table:
+    """Accuracy at the first, middle and last epoch, losses, times and drop rates, one row an arm.
+
+    ``lead``: the columns that say which arm it is; without, its name.
+    """
     arms = comparison.arms
-    epochs = arms[0].config.epochs
-    columns = [Column("dropout", [name(arm.config) for arm in arms], left=True)]
-    for epoch in marked_epochs(epochs):
+    columns = [Column("dropout", [name(arm.config) for arm in arms], left=True)] if lead is None else [*lead]
+    if len({arm.config.epochs for arm in arms}) == 1:
+        marked: Sequence[tuple[object, int | None]] = [(epoch, epoch) for epoch in marked_epochs(arms[0].config.epochs)]
+    else:
+        marked = [("first", 1), ("last", None)]
+    for label, epoch in marked:
         intervals = [arm.metric("val_top1", epoch) for arm in arms]
-        columns.append(Column(f"top-1 % @{epoch}", [plus_minus(each.mean, each.half, 2) for each in intervals]))
+        columns.append(Column(f"top-1 % @{label}", [plus_minus(each.mean, each.half, 2) for each in intervals]))
+    ratios = [time_ratio(arm, reference) for arm, reference in zip(arms, comparison.references, strict=True)]
     columns += [
         Column("train loss", [number(arm.metric("train_loss").mean, 4) for arm in arms]),
         Column("val loss", [number(arm.metric("val_loss").mean, 4) for arm in arms]),
         Column("train s", [number(arm.total_seconds().mean, 1) for arm in arms]),
-        Column("× none", [number(time_ratio(arm, comparison.reference), 2) for arm in arms]),
+        Column("× none", [number(ratio, 2) for ratio in ratios]),
         Column("dropped %", [number(arm.metric("drop_rate").mean, 2) for arm in arms]),
         Column("seeds", [_seeds(arm) for arm in arms]),
     ]
@@ -278,16 +299,18 @@ def _seeds(arm: Arm) -> str:
     return str(len(arm.done)) if len(arm.done) == len(arm.runs) else f"{len(arm.done)} of {len(arm.runs)}"
 
 
-def verdict_table(comparison: Comparison) -> Table:
-    """Each arm against the baseline, seed by seed."""
-    assert comparison.baseline is not None
+def verdict_table(comparison: Comparison, lead: Sequence[Column] | None = None) -> Table:
+    """Each arm that has a baseline against it, seed by seed. ``lead``: as of :func:`arm_table`."""
+    tested = [index for index, difference in enumerate(comparison.differences) if difference is not None]
     pairs = [
         (arm, difference)
         for arm, difference in zip(comparison.arms, comparison.differences, strict=True)
         if difference is not None
     ]
+    if lead is None:
+        lead = [Column("dropout", [name(arm.config) for arm in comparison.arms], left=True)]
     columns = [
-        Column("dropout", [name(arm.config) for arm, _ in pairs], left=True),
+        *(Column(each.heading, [each.cells[index] for index in tested], each.left) for each in lead),
         Column(
             "Δ top-1, points (95 %, uncorrected)",
             [plus_minus(d.interval.mean, d.interval.half, 2, sign=True) for _, d in pairs],
@@ -295,8 +318,10 @@ def verdict_table(comparison: Comparison) -> Table:
         Column("p (Holm)", [_p_value(d.p_holm) for _, d in pairs]),
         Column("verdict", [_verdict(d) for _, d in pairs], left=True),
     ]
-    epochs = comparison.arms[0].config.epochs
-    title = f"Against {name(comparison.baseline.config)}, paired by seed, epoch {epochs}"
+    base = comparison.baseline
+    title = f"Against {comparison.label}, each arm's own, paired by seed, last epoch"
+    if base:
+        title = f"Against {name(base.config)}, paired by seed, epoch {base.config.epochs}"
     note = (
         f"better, worse: Holm-corrected p below 0.05; equivalent: within ±{comparison.margin:g} points "
         "(two one-sided t-tests)."

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
@@ -19,6 +18,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from maldrop_cli.config import MaldropError
+from maldrop_cli.render.latex import table_environment
 
 TRY = "Try: "  # begins a note that ends in a command: never broken, so that it can be pasted
 
@@ -46,7 +46,18 @@ class Table:
 
 
 def to_text(tables: Sequence[Table], form: str) -> str:
-    """``plain`` or ``markdown`` text, no colour."""
+    """``plain``, ``markdown`` or ``latex`` text, no colour."""
+    if form == "latex":
+        return "\n\n".join(
+            table_environment(
+                each.title,
+                [column.heading for column in each.columns],
+                [column.left for column in each.columns],
+                each.rows(),
+                each.notes,
+            )
+            for each in tables
+        )
     style = "pipe" if form == "markdown" else "simple"
     parts = []
     for table in tables:
@@ -121,6 +132,8 @@ def write_files(rows: Sequence[dict[str, Any]], csv: Path | None, json_path: Pat
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    import pandas as pd  # here, as it takes a third of a second, and most tables are not written
+
     buffer = io.StringIO()
     pd.DataFrame(rows, dtype=object).to_csv(buffer, index=False)
     return buffer.getvalue()

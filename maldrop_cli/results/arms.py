@@ -23,6 +23,11 @@ class Arm:
     def done(self) -> dict[int, RunRecord]:
         return {seed: run for seed, run in self.runs.items() if run.status is Status.DONE}
 
+    @property
+    def data_digest(self) -> str:
+        """Of the images that its runs saw, the same for all."""
+        return next(iter(self.runs.values())).data_digest
+
     def metric(self, name: str, epoch: int | None = None) -> Interval:
         """Mean and 95 % interval over the finished seeds of a field of EpochRow; the default epoch is the last."""
         values = self.values(name, epoch)
@@ -49,12 +54,14 @@ class Arm:
 
 
 def group(records: Iterable[RunRecord]) -> list[Arm]:
-    """Arms in the order in which they first appear."""
+    """Arms in the order in which they first appear; of copies of a run, the first that is finished counts."""
     arms: dict[str, Arm] = {}
     for record in records:
         config = replace(record.config, seed=0)
-        key = config.run_id(record.data_digest)
-        arms.setdefault(key, Arm(config, {})).runs[record.config.seed] = record
+        runs = arms.setdefault(config.run_id(record.data_digest), Arm(config, {})).runs
+        known = runs.get(record.config.seed)
+        if known is None or not known.finished:
+            runs[record.config.seed] = record
     return list(arms.values())
 
 

@@ -2,29 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from maldrop_cli.config import Dropout
+from maldrop_cli.config import Dropout, UsageError
 from maldrop_cli.results.arms import Arm, paired_differences
+from maldrop_cli.results.settings import settings_of, varying
 from maldrop_cli.results.stats import Difference, compare_arms
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What arms are tested against. ``label``: as people write it; ``named``: the settings that it fixes."""
+
+    label: str
+    named: frozenset[str]
+    fits: Callable[[Arm], bool]
+
+
+def of_dropout(dropout: Dropout) -> Baseline:
+    """The arms with this variant."""
+    return Baseline(str(dropout), frozenset({"dropout"}), lambda arm: arm.config.dropout is dropout)
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Arms, and each one's difference to the baseline (None for the baseline itself, and without one)."""
+    """Arms and, in the same order, what each was tested against and with what outcome (None for a baseline itself, and
+    for an arm without one). ``references``: for the times, each one's arm without dropout."""
 
     arms: list[Arm]
     differences: list[Difference | None]
-    baseline: Arm | None
-    reference: Arm | None  # the arm without dropout, for the times
+    baselines: list[Arm | None]
+    references: list[Arm | None]
+    label: str | None
     margin: float
 
+    @property
+    def baseline(self) -> Arm | None:
+        """The one that all were tested against; None where there are several, or none."""
+        different = {id(each): each for each in self.baselines if each}
+        return next(iter(different.values())) if len(different) == 1 else None
 
-def compare(arms: list[Arm], baseline: Dropout | None, margin: float) -> Comparison:
-    """Test every arm against the first whose dropout is ``baseline``."""
-    base = next((arm for arm in arms if arm.config.dropout is baseline), None)
-    others = [arm for arm in arms if arm is not base] if base else []
-    verdicts = compare_arms([paired_differences(arm, base) for arm in others], margin) if base else []
-    by_arm = {id(arm): verdict for arm, verdict in zip(others, verdicts, strict=True)}
-    reference = next((arm for arm in arms if arm.config.dropout is Dropout.NONE), None)
-    return Comparison(arms, [by_arm.get(id(arm)) for arm in arms], base, reference, margin)
+
+def compare(
+    arms: list[Arm], baseline: Dropout | Baseline | None, margin: float, among: Sequence[Arm] | None = None
+) -> Comparison:
+    """Test every arm against its own baseline: the arm that fits, saw the same images, and is alike in every other
+    setting that has an effect on both. The p-values of all arms are corrected together.
+
+    ``among``: where baselines and references are looked for; the arms themselves without it. UsageError where more than
+    one is alike.
+    """
+    against = of_dropout(baseline) if isinstance(baseline, Dropout) else baseline
+    pool = arms if among is None else among
+    known = {id(arm): settings_of(arm.config) for arm in [*arms, *pool]}
+    bases: list[Arm | None] = [None] * len(arms)
+    if against:
+        bases = _counterparts(arms, pool, against, known)
+    pairs = [(arm, base) for arm, base in zip(arms, bases, strict=True) if base]
+    verdicts = compare_arms([paired_differences(arm, base) for arm, base in pairs], margin)
+    by_arm = {id(arm): verdict for (arm, _), verdict in zip(pairs, verdicts, strict=True)}
+    references = _counterparts(arms, pool, of_dropout(Dropout.NONE), known, itself=True)
+    return Comparison(
+        arms, [by_arm.get(id(arm)) for arm in arms], bases, references, against.label if against else None, margin
+    )
+
+
+def _counterparts(
+    arms: Sequence[Arm],
+    pool: Sequence[Arm],
+    baseline: Baseline,
+    known: dict[int, dict[str, Any]],
+    *,
+    itself: bool = False,
+) -> list[Arm | None]:
+    """For each arm the one it is to be held against. ``itself``: the baseline's own is the baseline, not None."""
+    candidates = [arm for arm in pool if baseline.fits(arm)]
+    ignored = baseline.named | {"seed"}
+
+    def alike(arm: Arm, other: Arm) -> bool:
+        mine, theirs = known[id(arm)], known[id(other)]
+        return arm.data_digest == other.data_digest and all(
+            mine[name] == theirs[name] for name in mine.keys() & theirs.keys() - ignored
+        )
+
+    found: list[Arm | None] = []
+    for arm in arms:
+        if baseline.fits(arm):
+            found.append(arm if itself else None)
+            continue
+        matches = [other for other in candidates if alike(arm, other)]
+        if len(matches) > 1:
+            several = [known[id(other)] for other in matches]
+            [name, *_] = varying(several)
+            example = next(each[name] for each in several if name in each)
+            label = baseline.label if "=" in baseline.label else f"dropout={baseline.label}"
+            raise UsageError(
+                f"--baseline: {baseline.label} fits {len(matches)} arms, which differ in "
+                f"{', '.join(varying(several))}; say which, e.g. --baseline {label},{name}={example}"
+            )
+        found.append(matches[0] if matches else None)
+    return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 ALPHA = 0.05
 FEWEST_SEEDS = 3
@@ -48,6 +49,13 @@ class Difference:
     more_seeds: int | None = None
 
 
+def _scipy_stats() -> Any:
+    """scipy.stats, when there is something to calculate: it takes longer to load than a thousand stored runs."""
+    from scipy import stats
+
+    return stats
+
+
 def t_interval(values: Sequence[float]) -> Interval:
     """Mean and 95 % t-interval."""
     n = len(values)
@@ -56,8 +64,13 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean = float(np.mean(values))
     if n == 1:
         return Interval(mean, math.nan, 1)
-    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1) * stats.sem(values))
+    half = _t_quantile(n) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return Interval(mean, half, n)
+
+
+@functools.cache  # scipy takes longer for one quantile than a table for all the rest of a row
+def _t_quantile(n: int) -> float:
+    return float(_scipy_stats().t.ppf(1 - ALPHA / 2, n - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -110,13 +123,13 @@ def _p_two_sided(values: Sequence[float]) -> float:
     """Paired t-test, given the differences; nan where they can't be tested."""
     if len(values) < FEWEST_SEEDS or _without_spread(values):
         return math.nan
-    return float(stats.ttest_1samp(values, 0.0).pvalue)
+    return float(_scipy_stats().ttest_1samp(values, 0.0).pvalue)
 
 
 def _p_equivalence(mean: float, deviation: float, n: int, margin: float) -> float:
     """The larger p of the two one-sided tests of mean > -margin and mean < margin; ``deviation`` is above 0."""
     distance = (margin - abs(mean)) / (deviation / math.sqrt(n))  # the side that is nearer decides
-    return float(stats.t.sf(distance, n - 1))
+    return float(_scipy_stats().t.sf(distance, n - 1))
 
 
 def seeds_to_decide(mean: float, deviation: float, n: int, margin: float, tests: int) -> int | None:
@@ -127,8 +140,8 @@ def seeds_to_decide(mean: float, deviation: float, n: int, margin: float, tests:
     """
     total = np.arange(n + 1, MOST_SEEDS + 1)
     error = deviation / np.sqrt(total)
-    differs = tests * 2 * stats.t.sf(abs(mean) / error, total - 1) < ALPHA
-    equivalent = stats.t.sf((margin - abs(mean)) / error, total - 1) < ALPHA
+    differs = tests * 2 * _scipy_stats().t.sf(abs(mean) / error, total - 1) < ALPHA
+    equivalent = _scipy_stats().t.sf((margin - abs(mean)) / error, total - 1) < ALPHA
     decided = np.flatnonzero(differs | equivalent)
     return int(total[decided[0]] - n) if decided.size else None
 
@@ -143,7 +156,9 @@ def ratio_interval(samples: Sequence[float], reference: Sequence[float]) -> tupl
     middle = float(np.median(ratios))
     if pairs < 2 or np.ptp(ratios) == 0.0:
         return middle, *((middle, middle) if pairs > 1 else (math.nan, math.nan))
-    interval = stats.bootstrap(
-        (ratios,), np.median, method="percentile", n_resamples=2000, rng=np.random.default_rng(0)
-    ).confidence_interval
+    interval = (
+        _scipy_stats()
+        .bootstrap((ratios,), np.median, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
+        .confidence_interval
+    )
     return middle, float(interval.low), float(interval.high)

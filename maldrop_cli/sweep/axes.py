@@ -53,6 +53,21 @@ def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> 
     return [item for item in _parse(text, flag, points) if isinstance(item, Quantity)]
 
 
+def parse_spans(text: str, flag: str) -> list[tuple[Quantity, Quantity]]:
+    """What ``text`` allows, as closed intervals: here a bare range is all that lies in it, not nine points; the rest of
+    the grammar names single values. UsageError as :func:`parse_axis`."""
+    reader, spans = _Reader(text, flag), []
+    while True:
+        begin = reader.position
+        values = _item(reader, DEFAULT_POINTS)
+        item = reader.text[begin : reader.position]
+        bare = ".." in item and not set(":/*") & set(item)
+        spans += [(values[0], values[-1])] if bare else [(value, value) for value in values]
+        if reader.at_end():
+            return spans
+        reader.expect(",", "a comma, or '..' for a range")
+
+
 def to_counts(quantities: Sequence[Quantity], available: int, flag: str, unit: Unit = Unit.NEURON) -> list[int]:
     """As whole numbers of the ``available`` neurons (channels, weights), without repeats."""
     return list(dict.fromkeys(quantity.count(available, flag, unit) for quantity in quantities))
