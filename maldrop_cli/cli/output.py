@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import OutputOptions
@@ -23,10 +24,16 @@ def check_output(output: OutputOptions) -> None:
             f"(one of: {', '.join(FORMATS)})"
         )
     for path in (output.csv, output.json):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
-        if path is not None and path.is_dir():
-            raise MaldropError(f"can't write {path}: it is a folder")
+        if path is not None:
+            check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """MaldropError where a file can't be put."""
+    if not path.resolve().parent.is_dir():
+        raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
+    if path.is_dir():
+        raise MaldropError(f"can't write {path}: it is a folder")
 
 
 def stdout_encoding() -> str | None:

@@ -11,6 +11,7 @@ from maldrop_cli.cli.options import (
     DeviceOptions,
     DropoutsOption,
     DryRunOption,
+    ExecutionOptions,
     Given,
     OutputOptions,
     SelectorOption,
@@ -26,6 +27,7 @@ def sweep(
     subject: SubjectOptions,
     training: TrainingOptions,
     device: DeviceOptions,
+    execution: ExecutionOptions,
     output: OutputOptions,
     given: Given,
     dropout: DropoutsOption = "maldrop",
@@ -75,7 +77,7 @@ def sweep(
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare
 
-    session = Session(subject, training, device, output)
+    session = Session(subject, training, device, output, execution)
     head = head_of(config, subject)
     variants = [
         (sized(each, head, quantities[0], wanted_end), to_counts(quantities, available(each, head), "--rho", each.unit))
