@@ -22,7 +22,7 @@ from maldrop_cli.results.checkpoint import check_data
 from maldrop_cli.results.records import RunRecord, Status
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.axes import NOTHING, Quantity
-from maldrop_cli.sweep.ledger import Ended, Ledger, Policy, stopped_by_signals
+from maldrop_cli.sweep.ledger import Ledger, Policy, stopped_by_signals
 from maldrop_cli.sweep.work import Workplace
 from maldrop_cli.variants import Head, check_variant
 
@@ -49,6 +49,13 @@ def sized(config: RunConfig, head: Head, rho: Quantity, rho_end: Quantity = NOTH
         return config
     counts = [quantity.count(units, flag, config.unit) for quantity, flag in ((rho, "--rho"), (rho_end, "--rho-end"))]
     return replace(config, rho=counts[0], rho_end=counts[1])
+
+
+def bring_home(store: Store, record: RunRecord) -> None:
+    """Keep the record of a run whose worker, on another machine, does not share our folder."""
+    if record.status is not Status.UNFINISHED and store.load(record.run_id) is None:
+        store.start(record, record.epochs)
+        store.finish(record)
 
 
 @dataclass(frozen=True)
@@ -109,14 +116,8 @@ class Session:
                 stored = store.load(config.run_id(digest))
                 return stored if stored and stored.finished else None
 
-            def bring_home(end: Ended) -> None:
-                """The record of a run whose worker does not share our folder."""
-                if end.record.status is not Status.UNFINISHED and store.load(end.record.run_id) is None:
-                    store.start(end.record, end.record.epochs)
-                    store.finish(end.record)
-
             if self.elsewhere:
-                follower.on_end = bring_home
+                follower.on_end = lambda end: bring_home(store, end.record)
             policy = Policy(self.execution.retries, self.execution.fail_fast)
             ledger = Ledger(plan, policy, follower, blank, lambda *lost: engine.give_up(store, blank(lost[0]), lost[1]))
             reporter.begin(sum(config.epochs for config in plan))

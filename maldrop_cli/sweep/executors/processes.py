@@ -29,12 +29,14 @@ STILLBORN = 3  # workers that die one after the other before they are ready: the
 
 @dataclass
 class _Worker:
-    """``gpu``: what CUDA_VISIBLE_DEVICES is to be, None: as it is. ``job``: what is under way."""
+    """``gpu``: what CUDA_VISIBLE_DEVICES is to be, None: as it is. ``job``: what is under way. ``leaves``: after a run
+    that raised, it ends of itself."""
 
     process: BaseProcess
     connection: Connection
     gpu: str | None
     ready: bool = False
+    leaves: bool = False
     told_to_stop: bool = False
     job: Job | None = None
 
@@ -74,7 +76,7 @@ def processes(ledger: Ledger, open_work: OpenWork, count: int, gpus: Sequence[st
 def _hand_out(workers: list[_Worker], ledger: Ledger) -> None:
     """Give jobs to workers that have none, and send home those that are not needed any more."""
     for worker in workers:
-        if worker.ready and not worker.job and (job := ledger.take()):
+        if worker.ready and not worker.job and not worker.leaves and (job := ledger.take()):
             worker.job = job
             _send(worker, job)
     busy = any(worker.job for worker in workers)
@@ -101,7 +103,7 @@ def _heard(worker: _Worker, ledger: Ledger) -> bool:
     if message is None:
         worker.ready = True
     elif isinstance(message, Ended):
-        worker.job = None
+        worker.job, worker.leaves = None, message.record.status is Status.FAILED
         ledger.ended(message)
     else:
         ledger.listener(message)

@@ -90,7 +90,8 @@ def ray_cluster(ray: Any, ledger: Ledger, open_work: OpenWork, count: int, cpus:
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, MaldropError):
                     raise error.cause from None
-                raise MaldropError(f"a Ray task raised {type(error.cause).__name__}: {error.cause}") from None
+                reason = str(error.cause).strip().partition("\n")[0]
+                raise MaldropError(f"a Ray task raised {type(error.cause).__name__}: {reason}") from None
             except ray.exceptions.RayError as error:
                 ledger.died(job, f"its worker died ({type(error).__name__})")
 
