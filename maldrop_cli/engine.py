@@ -258,6 +258,7 @@ def train_or_reuse(
     *,
     fresh: bool,
     retry: bool = False,
+    patient: bool = True,
     keeping: Keeping = NOTHING_MORE,
     workers: int = 1,
     on_start: Callable[[int], None] = lambda epochs: None,
@@ -268,7 +269,8 @@ def train_or_reuse(
     """The stored run of ``config`` if it is finished and not ``fresh``, else a new one: (record, whether reused).
 
     An unfinished run is taken up from its checkpoint; not if ``fresh``, unless this is a ``retry`` after a first try of
-    the same command. While another process trains the same run, this waits for it. ``on_start`` is told how many epochs
+    the same command. While another process trains the same run, this waits for it, or returns a record of no epochs at
+    once if not ``patient``. ``on_start`` is told how many epochs
     the checkpoint has behind it; ``stop`` is asked after each epoch, and the run stops, unfinished, with a checkpoint.
     A run that raises, for want of memory say, becomes a record with the status ``failed`` and the reason; its
     checkpoint stays. MaldropError where the disk fails: that is no fault of this run.
@@ -278,7 +280,7 @@ def train_or_reuse(
     if not again and (stored := store.load(run_id)) and stored.finished:
         return stored, True
     record = start_record(config, data, digest, device, workers)
-    with store.lock(run_id, on_wait, stop) as locked:
+    with store.lock(run_id, on_wait, stop) if patient else store.lock(run_id, give_up=lambda: True) as locked:
         if not locked:
             return record, False
         if not again and (stored := store.load(run_id)) and stored.finished:

@@ -29,7 +29,7 @@ from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.executors import ray_cluster
 from maldrop_cli.sweep.executors.processes import describe_exit, processes
 from maldrop_cli.sweep.executors.serial import serial
-from maldrop_cli.sweep.ledger import Ended, Event, Ledger, Policy, Started, Warned, stopped_by_signals
+from maldrop_cli.sweep.ledger import Ended, Event, Ledger, Policy, Retried, Started, stopped_by_signals
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 CPU = torch.device("cpu")
@@ -96,6 +96,15 @@ def test_fail_fast_leaves_the_rest_for_the_next_time(bad: int) -> None:
     assert patient.statuses()[1] is Status.DONE
 
 
+def test_what_another_process_trains_is_put_off_to_the_end() -> None:
+    book = Book([1, 2])
+    first = book.take()
+    assert first
+    assert not first.patient
+    book.ended(Ended(first, fake_work.record(first.config, Status.UNFINISHED), False))
+    assert [(job.config.seed, job.patient) for job in iter(book.take, None)] == [(2, False), (1, True)]
+
+
 @posix
 def test_ctrl_c_once_stops_after_the_epoch_and_twice_at_once() -> None:
     book, said = Book([1]), []
@@ -117,8 +126,7 @@ def test_a_run_whose_worker_dies_has_another_try_and_the_others_go_on() -> None:
     assert book.statuses() == [done, done, failed, failed, done, Status.DIVERGED]
     assert "its worker was killed by SIGKILL" in book.records()[2].reason
     assert sorted(book.started()) == sorted([DIES_ONCE, DIES_ONCE, FINE, DIES, DIES, RAISES, FINE + 10, DIVERGES])
-    again = [event.message for event in book.events if isinstance(event, Warned)]
-    assert sorted(message[:26] for message in again) == ["run 1 of 6 is tried again:", "run 3 of 6 is tried again:"]
+    assert sorted(event.job.number for event in book.events if isinstance(event, Retried)) == [0, 2]
 
 
 @posix
@@ -152,7 +160,9 @@ def test_workers_that_cannot_work_end_the_command() -> None:
 
 @posix
 def test_workers_that_die_at_birth_are_not_begun_for_ever() -> None:
-    with pytest.raises(MaldropError, match=r"workers end before they have begun.*SIGKILL.*--workers 1 needs none"):
+    with pytest.raises(
+        MaldropError, match=r"workers end before .*SIGKILL.*--executor serial needs none"
+    ):
         processes(Book([FINE]), fake_work.open_and_die, 1)
 
 
@@ -211,6 +221,8 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
     thread = threading.Thread(target=first)
     thread.start()
     assert held.wait(30)
+    found, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, patient=False)
+    assert (found.status, reused, waits.is_set()) == (Status.UNFINISHED, False, False)
     found, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_wait=waits.set)
     thread.join()
     assert (found.status, found.epochs, reused) == (Status.DONE, (), True)

@@ -9,7 +9,7 @@ from maldrop_cli.config import RunConfig
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import name
 from maldrop_cli.results.records import Status
-from maldrop_cli.sweep.ledger import Ended, Event, Started, Trained, Waiting, Warned
+from maldrop_cli.sweep.ledger import Ended, Event, Retried, Started, Trained, Waiting, Warned
 
 
 def label(config: RunConfig) -> str:
@@ -45,6 +45,8 @@ class Follower:
                 if record.status is not Status.UNFINISHED:
                     self._reach(job.number, job.config.epochs)
                 self.on_end(event)
+            case Retried(job, reason):
+                self.reporter.warn(f"{label(job.config)}: tried again, as {reason}")
             case Warned(message):
                 self.reporter.warn(message)
 

@@ -16,11 +16,13 @@ from maldrop_cli.results.records import EpochRow, RunRecord, Status
 
 @dataclass(frozen=True)
 class Job:
-    """A run of the plan; ``attempt`` counts from 0."""
+    """A run of the plan; ``attempt`` counts from 0. ``patient``: wait where another process trains the same run, for
+    there is nothing else left to do."""
 
     number: int
     config: RunConfig
     attempt: int = 0
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,19 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Retried:
+    """The run failed, for that ``reason``, and is tried again."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True)
 class Warned:
     message: str
 
 
-Event = Started | Trained | Waiting | Ended | Warned
+Event = Started | Trained | Waiting | Ended | Retried | Warned
 Listener = Callable[[Event], None]
 Stop = Callable[[], bool]  # asked after each epoch
 Work = Callable[[Job, Listener, Stop], Ended]
@@ -110,9 +120,11 @@ class Ledger:
                 self._close(Ended(job, record, True))
 
     def ended(self, end: Ended) -> None:
-        """A job came to its end, or failed, or was stopped."""
+        """A job came to its end, or failed, or was stopped; or another process trains that run: then it is put off."""
         failed = end.record.status is Status.FAILED
-        if failed and not self.stopping and self.policy.again(end.job, died=False):
+        if end.record.status is Status.UNFINISHED and not self.stopping:
+            self.waiting.append(replace(end.job, patient=True))
+        elif failed and not self.stopping and self.policy.again(end.job, died=False):
             self._retry(end.job, end.record.reason)
         else:
             self._close(end)
@@ -142,7 +154,7 @@ class Ledger:
 
     def _retry(self, job: Job, reason: str) -> None:
         self.waiting.appendleft(replace(job, attempt=job.attempt + 1))
-        self.listener(Warned(f"run {job.number + 1} of {len(self.plan)} is tried again: {reason}"))
+        self.listener(Retried(job, reason))
 
 
 @contextmanager

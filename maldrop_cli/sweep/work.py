@@ -49,6 +49,7 @@ class Workplace:
                 store,
                 fresh=self.fresh,
                 retry=job.attempt > 0,
+                patient=job.patient,
                 keeping=self.keeping,
                 workers=self.workers,
                 on_start=lambda epochs: tell(Started(job, epochs)),

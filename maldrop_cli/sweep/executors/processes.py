@@ -24,7 +24,7 @@ from maldrop_cli.results.records import Status
 from maldrop_cli.sweep.ledger import Ended, Event, Job, Ledger, OpenWork
 
 TICK_SECONDS = 0.2  # how long a signal may go unheeded
-STILLBORN = 3  # workers that die one after the other before they are ready: the next ones will, too
+STILLBORN = 5  # workers that die one after the other before they are ready: the next ones will, too
 
 
 @dataclass
@@ -56,14 +56,15 @@ def processes(ledger: Ledger, open_work: OpenWork, count: int, gpus: Sequence[st
             for connection in wait(list(by_connection), timeout=TICK_SECONDS):
                 worker = by_connection[connection]  # type: ignore[index]
                 if _heard(worker, ledger):
+                    stillborn = 0 if worker.ready else stillborn
                     continue
                 workers.remove(worker)
-                stillborn = 0 if worker.ready else stillborn + 1
+                stillborn += not worker.ready
                 reason = _bury(worker)
                 if worker.job:
                     ledger.died(worker.job, reason)
                 if stillborn == STILLBORN:
-                    raise MaldropError(f"workers end before they have begun: {reason}; --workers 1 needs none")
+                    raise MaldropError(f"workers end before they have begun: {reason}; --executor serial needs none")
                 if ledger.waiting and not ledger.stopping:
                     workers.append(start(worker.gpu))
             _hand_out(workers, ledger)
