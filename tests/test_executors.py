@@ -30,6 +30,7 @@ from maldrop_cli.sweep.executors import ray_cluster
 from maldrop_cli.sweep.executors.processes import describe_exit, processes
 from maldrop_cli.sweep.executors.serial import serial
 from maldrop_cli.sweep.ledger import Ended, Event, Ledger, Policy, Retried, Started, stopped_by_signals
+from maldrop_cli.sweep.work import Desk
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 CPU = torch.device("cpu")
@@ -160,9 +161,7 @@ def test_workers_that_cannot_work_end_the_command() -> None:
 
 @posix
 def test_workers_that_die_at_birth_are_not_begun_for_ever() -> None:
-    with pytest.raises(
-        MaldropError, match=r"workers end before .*SIGKILL.*--executor serial needs none"
-    ):
+    with pytest.raises(MaldropError, match=r"workers end before .*SIGKILL.*--executor serial needs none"):
         processes(Book([FINE]), fake_work.open_and_die, 1)
 
 
@@ -420,12 +419,11 @@ def test_on_ray_a_killed_worker_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_record_from_afar_comes_home(tmp_path: Path, tiny: ImageData) -> None:
     """Where machines share no folder, what a run came to is written down here as well."""
-    from maldrop_cli.cli.session import bring_home
-
     far, near = Store(tmp_path / "far"), Store(tmp_path / "near")
     record, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, far, fresh=False)
-    bring_home(near, record)
+    desk = Desk(near, tiny, "d", CPU)
+    desk.bring_home(record)
     assert near.load(record.run_id) == record
     unfinished: RunRecord = replace(record, run_id="other", status=Status.UNFINISHED)
-    bring_home(near, unfinished)
+    desk.bring_home(unfinished)
     assert near.load("other") is None

@@ -23,7 +23,7 @@ from maldrop_cli.results.records import RunRecord, Status
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.axes import NOTHING, Quantity
 from maldrop_cli.sweep.ledger import Ledger, Policy, stopped_by_signals
-from maldrop_cli.sweep.work import Workplace
+from maldrop_cli.sweep.work import Desk, Workplace
 from maldrop_cli.variants import Head, check_variant
 
 ONE_AT_A_TIME = ExecutionOptions()
@@ -49,13 +49,6 @@ def sized(config: RunConfig, head: Head, rho: Quantity, rho_end: Quantity = NOTH
         return config
     counts = [quantity.count(units, flag, config.unit) for quantity, flag in ((rho, "--rho"), (rho_end, "--rho-end"))]
     return replace(config, rho=counts[0], rho_end=counts[1])
-
-
-def bring_home(store: Store, record: RunRecord) -> None:
-    """Keep the record of a run whose worker, on another machine, does not share our folder."""
-    if record.status is not Status.UNFINISHED and store.load(record.run_id) is None:
-        store.start(record, record.epochs)
-        store.finish(record)
 
 
 @dataclass(frozen=True)
@@ -106,24 +99,16 @@ class Session:
                 plan[0].data, self.subject.data_dir, digest, hired.device, hired.threads, out.resolve(),
                 self.training.fresh, keeping, hired.workers,
             )  # fmt: skip
+            desk = Desk(store, loaded, digest, torch.device("cpu") if self.elsewhere else device, hired.workers)
             follower = Follower(reporter)
-            here = torch.device("cpu") if self.elsewhere else device
-
-            def blank(config: RunConfig) -> RunRecord:
-                return engine.start_record(config, loaded, digest, here, hired.workers)
-
-            def reusable(config: RunConfig) -> RunRecord | None:
-                stored = store.load(config.run_id(digest))
-                return stored if stored and stored.finished else None
-
             if self.elsewhere:
-                follower.on_end = lambda end: bring_home(store, end.record)
+                follower.on_end = lambda end: desk.bring_home(end.record)
             policy = Policy(self.execution.retries, self.execution.fail_fast)
-            ledger = Ledger(plan, policy, follower, blank, lambda *lost: engine.give_up(store, blank(lost[0]), lost[1]))
+            ledger = Ledger(plan, policy, follower, desk.blank, desk.give_up)
             reporter.begin(sum(config.epochs for config in plan))
             if not self.training.fresh and not keeping.save:
-                ledger.settle(reusable)
-            elif keeping.save and not self.training.fresh and reusable(plan[0]):
+                ledger.settle(desk.finished)
+            elif not self.training.fresh and desk.finished(plan[0]):
                 reporter.warn("this run had finished, but its weights were not kept: it is trained again for --save")
             with stopped_by_signals(ledger, lambda: reporter.warn(STOPPING)) as interrupted:
                 if ledger.waiting:

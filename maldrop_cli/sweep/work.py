@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from maldrop_cli import datasets, devices, engine
-from maldrop_cli.config import DataConfig
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.datasets import ImageData
 from maldrop_cli.engine import NOTHING_MORE, Keeping
+from maldrop_cli.results.records import RunRecord, Status
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.ledger import Ended, Job, Listener, Started, Stop, Trained, Waiting, Warned, Work
 
@@ -60,3 +61,33 @@ class Workplace:
             return Ended(job, record, reused)
 
         return work
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the command itself can say of a run, whoever trains it. ``device``: for the records of runs not begun."""
+
+    store: Store
+    data: ImageData
+    digest: str
+    device: torch.device
+    workers: int = 1
+
+    def blank(self, config: RunConfig) -> RunRecord:
+        """The record of a run that has not begun."""
+        return engine.start_record(config, self.data, self.digest, self.device, self.workers)
+
+    def finished(self, config: RunConfig) -> RunRecord | None:
+        """The stored record, if there is nothing left to train."""
+        stored = self.store.load(config.run_id(self.digest))
+        return stored if stored and stored.finished else None
+
+    def give_up(self, config: RunConfig, reason: str) -> RunRecord:
+        """The record of a run whose worker died once too often."""
+        return engine.give_up(self.store, self.blank(config), reason)
+
+    def bring_home(self, record: RunRecord) -> None:
+        """Keep the record of a run whose worker, on another machine, does not share our folder."""
+        if record.status is not Status.UNFINISHED and self.store.load(record.run_id) is None:
+            self.store.start(record, record.epochs)
+            self.store.finish(record)
