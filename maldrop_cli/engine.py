@@ -270,10 +270,9 @@ def train_or_reuse(
 
     An unfinished run is taken up from its checkpoint; not if ``fresh``, unless this is a ``retry`` after a first try of
     the same command. While another process trains the same run, this waits for it, or returns a record of no epochs at
-    once if not ``patient``. ``on_start`` is told how many epochs
-    the checkpoint has behind it; ``stop`` is asked after each epoch, and the run stops, unfinished, with a checkpoint.
-    A run that raises, for want of memory say, becomes a record with the status ``failed`` and the reason; its
-    checkpoint stays. MaldropError where the disk fails: that is no fault of this run.
+    once if not ``patient``. ``on_start`` is told how many epochs the checkpoint has behind it; ``stop`` is asked after
+    each epoch, and the run stops, unfinished, with a checkpoint. A run that raises, for want of memory say, becomes a
+    record with the status ``failed`` and the reason; its checkpoint stays. MaldropError where the disk fails.
     """
     run_id = config.run_id(digest)
     again = fresh or keeping.save is not None  # what was not saved at the time can't be saved without training
@@ -325,7 +324,7 @@ def _train_and_keep(
 
     try:
         ended = train_one(record, data, device, keep, state=begin.training if begin else None, after_epoch=after_epoch)
-    except MaldropError:
+    except (MaldropError, OSError):  # the disk, or who listens: no fault of this run
         raise
     except Exception as error:
         return _failed(store, record, f"{type(error).__name__}: {' '.join(str(error).split())}")
@@ -337,12 +336,12 @@ def _train_and_keep(
     return ended
 
 
-def give_up(store: Store, record: RunRecord, reason: str) -> RunRecord:
-    """``record``, the blank one of a run whose worker died, as one that failed for that ``reason``; unless another
-    process trains it, or has finished it in the meantime."""
+def give_up(store: Store, record: RunRecord, reason: str, *, fresh: bool = False) -> RunRecord:
+    """``record``, the blank one of a run whose worker died, as one that failed for that ``reason``. Nothing is written
+    while another process trains it; nor if one has finished it, unless a ``fresh`` one was asked for."""
     with store.lock(record.run_id, give_up=lambda: True) as locked:
         stored = store.load(record.run_id)
-        if stored is not None and stored.finished:
+        if stored is not None and stored.finished and not fresh:
             return stored
         if not locked:
             return replace(record, status=Status.FAILED, reason=reason)

@@ -249,6 +249,7 @@ def test_whoever_waits_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: Im
     assert engine.give_up(store, record, "killed") == store.load(record.run_id)
     store.finish(replace(record, status=Status.DONE))
     assert engine.give_up(store, record, "killed").status is Status.DONE
+    assert engine.give_up(store, record, "killed", fresh=True).status is Status.FAILED
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

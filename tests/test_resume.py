@@ -179,6 +179,16 @@ def test_a_run_that_raised_goes_on_from_its_checkpoint(
     assert numbers(record) == numbers(train(config, tiny))
 
 
+def test_an_error_of_who_listens_is_not_one_of_the_run(tiny: ImageData, tmp_path: Path) -> None:
+    def listen(row: EpochRow) -> None:
+        raise BrokenPipeError
+
+    store = Store(tmp_path)
+    with pytest.raises(BrokenPipeError):
+        engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=listen)
+    assert [record.status for record in store.scan()] == [Status.UNFINISHED]
+
+
 def test_fresh_takes_no_checkpoint_but_its_own(tiny: ImageData, tmp_path: Path) -> None:
     store, config = Store(tmp_path), replace(BASE, epochs=3)
     for fresh, retry, expected in ((True, False, 0), (True, True, 1), (False, False, 1), (True, False, 0)):

@@ -99,7 +99,8 @@ class Session:
                 plan[0].data, self.subject.data_dir, digest, hired.device, hired.threads, out.resolve(),
                 self.training.fresh, keeping, hired.workers,
             )  # fmt: skip
-            desk = Desk(store, loaded, digest, torch.device("cpu") if self.elsewhere else device, hired.workers)
+            here = torch.device("cpu") if self.elsewhere else device
+            desk = Desk(store, loaded, digest, here, hired.workers, self.training.fresh)
             follower = Follower(reporter)
             if self.elsewhere:
                 follower.on_end = lambda end: desk.bring_home(end.record)

@@ -72,6 +72,7 @@ class Desk:
     digest: str
     device: torch.device
     workers: int = 1
+    fresh: bool = False
 
     def blank(self, config: RunConfig) -> RunRecord:
         """The record of a run that has not begun."""
@@ -84,7 +85,7 @@ class Desk:
 
     def give_up(self, config: RunConfig, reason: str) -> RunRecord:
         """The record of a run whose worker died once too often."""
-        return engine.give_up(self.store, self.blank(config), reason)
+        return engine.give_up(self.store, self.blank(config), reason, fresh=self.fresh)
 
     def bring_home(self, record: RunRecord) -> None:
         """Keep the record of a run whose worker, on another machine, does not share our folder."""
