@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import sys
 
 EXIT_INTERRUPTED = 130
@@ -35,8 +36,10 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
+        command = shlex.join(["maldrop", *(word for word in arguments if word != "--fresh")])
         return _complain(
-            "interrupted; finished runs are kept, and the same command goes on from them", EXIT_INTERRUPTED
+            f"interrupted; finished runs are kept, those under way up to their last checkpoint; go on with: {command}",
+            EXIT_INTERRUPTED,
         )
     except typer.exceptions.TyperException as error:  # a wrong flag
         return _complain(f"{error.format_message()} (`maldrop COMMAND --help` lists the flags)", error.exit_code)

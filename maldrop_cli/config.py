@@ -88,6 +88,13 @@ class PassRate(StrEnum):
     NONE = "none"
 
 
+class Executor(StrEnum):
+    AUTO = "auto"
+    SERIAL = "serial"
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
 class Preset(StrEnum):
     PAPER = "paper"
 

@@ -48,3 +48,22 @@ def prepare(device: str, threads: int | None) -> torch.device:
 def threads() -> int:
     """CPU threads that torch uses."""
     return torch.get_num_threads()
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's global random streams: the CPU's, and that of ``device`` where it has one of its own."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_random_state(device: torch.device, states: dict[str, torch.Tensor]) -> None:
+    """Put them back as :func:`random_state` gave them, on a device of the same type."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(states["mps"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,13 @@ class Tally:
         self.last: Tensor | None = None  # drops of the epoch before
         self.total = torch.zeros((), dtype=torch.int64)
         self.examples = 0
+
+    def state(self) -> dict[str, Any]:
+        """Between two epochs: what :meth:`restore` takes."""
+        return {"last": self.last, "total": self.total, "examples": self.examples}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.last, self.total, self.examples = state["last"], state["total"], state["examples"]
 
     def begin(self) -> None:
         """Before an epoch."""

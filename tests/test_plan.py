@@ -4,8 +4,6 @@ from dataclasses import replace
 
 from maldrop_cli.config import Dropout, RunConfig, Schedule
 from maldrop_cli.engine import rhos_of
-from maldrop_cli.results.records import RunRecord
-from maldrop_cli.sweep.executors import serial
 from maldrop_cli.sweep.plan import arms, distinct, grid, over_seeds, trained_once, with_references
 
 BASE = RunConfig()
@@ -75,9 +73,3 @@ def test_seeds_rotate_the_arms() -> None:
     order = [[each.dropout.value[0] for each in planned[start : start + 3]] for start in range(0, 12, 3)]
     assert order == [["n", "v", "r"], ["v", "r", "n"], ["r", "n", "v"], ["n", "v", "r"]]
     assert [each.seed for each in planned] == [4] * 3 + [5] * 3 + [6] * 3 + [7] * 3
-
-
-def test_serial_keeps_the_order_of_the_plan() -> None:
-    plan = over_seeds([BASE], [3, 1, 2])
-    records = serial(plan, lambda config: RunRecord(run_id=str(config.seed), config=config))
-    assert [record.run_id for record in records] == ["3", "1", "2"]

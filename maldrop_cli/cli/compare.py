@@ -10,6 +10,7 @@ from maldrop_cli.cli.options import (
     RHO_DEFAULT,
     DeviceOptions,
     DropoutsOption,
+    ExecutionOptions,
     Given,
     OmegaOption,
     OutputOptions,
@@ -28,6 +29,7 @@ def compare(
     subject: SubjectOptions,
     training: TrainingOptions,
     device: DeviceOptions,
+    execution: ExecutionOptions,
     output: OutputOptions,
     plotting: PlotOptions,
     given: Given,
@@ -80,7 +82,7 @@ def compare(
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare as compare_arms
 
-    session = Session(subject, training, device, output)
+    session = Session(subject, training, device, output, execution)
     head = head_of(config, subject)
     plan = [sized(arm, head, wanted, wanted_end) for arm in arms(config, dropouts)]
     records = session.carry_out(over_seeds(plan, named_seeds, rotate=True))

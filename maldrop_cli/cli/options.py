@@ -22,6 +22,7 @@ from maldrop_cli.config import (
     PLOT_SUFFIXES,
     Dataset,
     Dropout,
+    Executor,
     Granularity,
     Metric,
     PassRate,
@@ -42,8 +43,8 @@ def _panel(title: str) -> Callable[..., Any]:
     return functools.partial(typer.Option, rich_help_panel=title)
 
 
-_data, _variant, _training, _machine, _output = map(
-    _panel, ("Data and model", "Dropout", "Training", "Machine and records", "Output")
+_data, _variant, _training, _machine, _workers, _output = map(
+    _panel, ("Data and model", "Dropout", "Training", "Machine and records", "Workers and failures", "Output")
 )
 
 
@@ -115,6 +116,42 @@ class TrainingOptions:
     ] = False
     out: Annotated[Path, _machine(help="Where runs are kept.")] = Path("maldrop-runs")
     fresh: Annotated[bool, _machine("--fresh", help="Train again even what is already there.")] = False
+    checkpoint_every: Annotated[
+        int | None,
+        _machine(
+            min=0,
+            help="Epochs between checkpoints, from which the same command goes on after a crash; 0: only when it is "
+            "interrupted. The default is 1 for compare and sweep, 0 for train.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Where several runs are trained at a time, and what to do when one fails."""
+
+    workers: Annotated[
+        int | None, _workers(min=1, max=1024, help="Runs at a time, each in a process of its own; the default is 1.")
+    ] = None
+    executor: Annotated[str, _workers(help=f"Where runs are trained: {_names(Executor)}.")] = str(Executor.AUTO)
+    ray_address: Annotated[
+        str | None, _workers(help="Of a Ray cluster; by default RAY_ADDRESS, else one is started here.")
+    ] = None
+    cpus_per_run: Annotated[
+        float | None, _workers(min=0, help="Of ray: CPUs that a run needs; the default is its threads.")
+    ] = None
+    gpus_per_run: Annotated[
+        float | None,
+        _workers(min=0, help="Of ray: GPUs that a run needs, e.g. 0.25; the default is 1 with --device cuda."),
+    ] = None
+    retries: Annotated[
+        int | None,
+        _workers(
+            min=0,
+            help="How often to try a run again that failed; by default once where its worker was killed.",
+        ),
+    ] = None
+    fail_fast: Annotated[bool, _workers("--fail-fast", help="Stop at the first run that fails or diverges.")] = False
 
 
 @dataclass(frozen=True)

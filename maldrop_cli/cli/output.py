@@ -28,10 +28,11 @@ def check_output(output: OutputOptions) -> None:
         )
     for path in (output.csv, output.json):
         if path is not None:
-            _check_target(path)
+            check_writable(path)
 
 
-def _check_target(path: Path) -> None:
+def check_writable(path: Path) -> None:
+    """MaldropError where a file can't be put."""
     if not path.resolve().parent.is_dir():
         raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
     if path.is_dir():
@@ -70,7 +71,7 @@ def check_plot(options: PlotOptions, default: PlotKind) -> Plot | None:
         return None
     if options.plot.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(f"--plot: {options.plot} ends in none of {', '.join(PLOT_SUFFIXES)}; write e.g. plot.png")
-    _check_target(options.plot)
+    check_writable(options.plot)
     return Plot(options.plot, kind, metric, x)
 
 

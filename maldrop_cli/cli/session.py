@@ -8,18 +8,26 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 
-from maldrop_cli import datasets, devices, engine
-from maldrop_cli.cli.options import DeviceOptions, OutputOptions, SubjectOptions, TrainingOptions
-from maldrop_cli.config import MaldropError, RunConfig
+from maldrop_cli import datasets, engine
+from maldrop_cli.cli import crew
+from maldrop_cli.cli.follow import Follower
+from maldrop_cli.cli.options import DeviceOptions, ExecutionOptions, OutputOptions, SubjectOptions, TrainingOptions
+from maldrop_cli.config import Executor, MaldropError, RunConfig
+from maldrop_cli.engine import Keeping
 from maldrop_cli.models import check_batches, describe_head
 from maldrop_cli.render.progress import Reporter
-from maldrop_cli.render.runs import failures, name
+from maldrop_cli.render.runs import failures
 from maldrop_cli.render.tables import plural
-from maldrop_cli.results.records import RunRecord
+from maldrop_cli.results.checkpoint import check_data
+from maldrop_cli.results.records import RunRecord, Status
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.axes import NOTHING, Quantity
-from maldrop_cli.sweep.executors import serial
+from maldrop_cli.sweep.ledger import Ledger, Policy, stopped_by_signals
+from maldrop_cli.sweep.work import Desk, Workplace
 from maldrop_cli.variants import Head, check_variant
+
+ONE_AT_A_TIME = ExecutionOptions()
+STOPPING = "stopping after the epochs under way, each with a checkpoint; Ctrl-C once more stops at once"
 
 
 def head_of(config: RunConfig, subject: SubjectOptions) -> Head:
@@ -51,10 +59,11 @@ class Session:
     training: TrainingOptions
     device: DeviceOptions
     output: OutputOptions
+    execution: ExecutionOptions = ONE_AT_A_TIME
 
     def check(self, plan: Sequence[RunConfig]) -> torch.device:
         """The device; UsageError where it, or the model's width, can't take one of the runs."""
-        device = devices.prepare(self.device.device, self.device.threads)
+        device = crew.resolve(self.execution, self.device)
         head = head_of(plan[0], self.subject)
         for config in plan:
             engine.check_deterministic(config, device)
@@ -69,43 +78,66 @@ class Session:
         known = {record.config.run_id("") for record in Store(self.training.out).scan() if record.finished}
         return sum(config.run_id("") in known for config in plan)
 
-    def carry_out(self, plan: Sequence[RunConfig]) -> list[RunRecord]:
-        """Load the data, then train or reuse every run of the plan."""
+    def carry_out(self, plan: Sequence[RunConfig], keeping: Keeping | None = None) -> list[RunRecord]:
+        """Load the data, then train or reuse every run of the plan. KeyboardInterrupt when that was stopped.
+
+        ``keeping``: by default, a checkpoint after so many epochs as the options say, else after each.
+        """
         out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
+        keeping = keeping or Keeping(1 if self.training.checkpoint_every is None else self.training.checkpoint_every)
         device = self.check(plan)
-        store = Store(out, reporter.warn)
-        store.prepare()
-        with reporter:
+        with crew.hired(self.execution, self.device, device, len(plan)) as hired, reporter:
+            store = Store(out, reporter.warn)
+            store.prepare()
             loaded = datasets.load(plan[0].data, self.subject.data_dir, reporter.preparing, reporter.warn)
             for config in plan:
                 check_batches(config, loaded.shape, len(loaded.train.labels))
             digest = loaded.digest()
-            data = loaded.to(device)
+            if keeping.start:
+                check_data(keeping.start, digest, device.type)
+            place = Workplace(
+                plan[0].data, self.subject.data_dir, digest, hired.device, hired.threads, out.resolve(),
+                self.training.fresh, keeping, hired.workers,
+            )  # fmt: skip
+            here = torch.device("cpu") if self.elsewhere else device
+            desk = Desk(store, loaded, digest, here, hired.workers, self.training.fresh)
+            follower = Follower(reporter)
+            if self.elsewhere:
+                follower.on_end = lambda end: desk.bring_home(end.record)
+            policy = Policy(self.execution.retries, self.execution.fail_fast)
+            ledger = Ledger(plan, policy, follower, desk.blank, desk.give_up)
             reporter.begin(sum(config.epochs for config in plan))
-            reused = 0
-
-            def work(config: RunConfig) -> RunRecord:
-                nonlocal reused
-                reporter.run(f"{name(config)}, seed {config.seed}")
-                record, known = engine.train_or_reuse(
-                    config, data, digest, device, store, fresh=self.training.fresh, on_epoch=reporter.epoch
-                )
-                reporter.skip(config.epochs - (0 if known else len(record.epochs)))
-                reused += known
-                return record
-
-            records = serial(plan, work)
-        if reused:
+            if not self.training.fresh and not keeping.save:
+                ledger.settle(desk.finished)
+            elif not self.training.fresh and desk.finished(plan[0]):
+                reporter.warn("this run had finished, but its weights were not kept: it is trained again for --save")
+            with stopped_by_signals(ledger, lambda: reporter.warn(STOPPING)) as interrupted:
+                if ledger.waiting:
+                    hired.carry_out(ledger, place, loaded)
+            records = ledger.records()
+        if interrupted() and any(record.status is Status.UNFINISHED for record in records):
+            raise KeyboardInterrupt
+        if follower.taken_up:
+            reporter.warn(f"{plural(len(follower.taken_up), 'run')} taken up from a checkpoint")
+        if follower.reused:
             reporter.warn(
-                f"{reused} of {plural(len(plan), 'run')} already finished in {out}: reused (--fresh trains them again)"
+                f"{follower.reused} of {plural(len(plan), 'run')} already finished in {out}: "
+                "reused (--fresh trains them again)"
             )
         return records
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether runs are trained on other machines, it may be."""
+        return crew.chosen(self.execution) is Executor.RAY
 
     def conclude(self, records: Sequence[RunRecord]) -> None:
         """Raise MaldropError, exit code 1, when runs failed or diverged; all results are out by then."""
         bad = failures(records)
         if bad:
             more = f"; and {len(bad) - 2} more, under the table" if len(bad) > 2 else ""
+            left = sum(record.status is Status.UNFINISHED for record in records)
+            stopped = f"; --fail-fast left {plural(left, 'run')} for the next time" if left else ""
             raise MaldropError(
-                f"{len(bad)} of {plural(len(records), 'run')} did not finish: {'; '.join(bad[:2])}{more}"
+                f"{len(bad)} of {plural(len(records), 'run')} did not finish: {'; '.join(bad[:2])}{more}{stopped}"
             )

@@ -11,6 +11,7 @@ from maldrop_cli.cli.options import (
     DeviceOptions,
     DropoutsOption,
     DryRunOption,
+    ExecutionOptions,
     Given,
     OutputOptions,
     PlotOptions,
@@ -27,6 +28,7 @@ def sweep(
     subject: SubjectOptions,
     training: TrainingOptions,
     device: DeviceOptions,
+    execution: ExecutionOptions,
     output: OutputOptions,
     plotting: PlotOptions,
     given: Given,
@@ -80,7 +82,7 @@ def sweep(
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare
 
-    session = Session(subject, training, device, output)
+    session = Session(subject, training, device, output, execution)
     head = head_of(config, subject)
     variants = [
         (sized(each, head, quantities[0], wanted_end), to_counts(quantities, available(each, head), "--rho", each.unit))

@@ -22,10 +22,10 @@ from maldrop_cli.results.records import EpochRow
 
 
 class Reporter:
-    """Counts epochs over all runs of a command.
+    """Counts epochs over all runs of a command, however many are trained at a time.
 
-    ``quiet`` says nothing but warnings. The time left is the mean time of the epochs trained so far, times those to go;
-    reused epochs take none.
+    ``quiet`` says nothing but warnings. The time left is the time so far, divided by the epochs trained in it, times
+    those to go; reused epochs take none.
     """
 
     def __init__(
@@ -79,23 +79,28 @@ class Reporter:
         if self.bar:
             self.task = self.bar.add_task("epochs", total=epochs)
 
+    def restart_clock(self) -> None:
+        """What there was to do before the first epoch is done: it is not to be multiplied."""
+        self.began = self.clock()
+
     def run(self, label: str) -> None:
         """The next run."""
         self.label = label
         if self.bar and self.task is not None:
             self.bar.update(self.task, description=label)
 
-    def epoch(self, row: EpochRow) -> None:
-        """An epoch was trained."""
+    def epoch(self, row: EpochRow, label: str | None = None) -> None:
+        """An epoch was trained; of the run ``label``, where several are under way."""
+        label = self.label if label is None else label
         self.done += 1
         self.trained += 1
         if self.bar and self.task is not None:
-            text = f"{self.label}  top-1 {number(row.val_top1, 2)} %"
+            text = f"{label}  top-1 {number(row.val_top1, 2)} %"
             self.bar.update(self.task, completed=self.done, description=text)
             return
         left = (self.clock() - self.began) / self.trained * (self.total - self.done)
         self._line(
-            f"{self.label}, epoch {row.epoch}: train loss {number(row.train_loss, 4)}, "
+            f"{label}, epoch {row.epoch}: train loss {number(row.train_loss, 4)}, "
             f"val loss {number(row.val_loss, 4)}, top-1 {number(row.val_top1, 2)} %, "
             f"{number(row.train_seconds, 1)} s; {self.done}/{self.total}, about {duration(left)} left"
         )

@@ -18,7 +18,7 @@ EFFECTIVE = (
     *("batch_size", "lr", "momentum", "weight_decay", "period", "rate", "rho_end", "horizon", "pass_rate"),
     *("joint_iterations", "joint_starts", "fidelity_every", "depth"),
 )
-MACHINE = ("device", "device_name", "threads", "torch")
+MACHINE = ("device", "device_name", "threads", "workers", "torch")
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
 
 
@@ -123,9 +123,14 @@ def shared_settings(arms: Sequence[Arm]) -> str:
 
 def machine_line(records: Sequence[RunRecord]) -> str:
     """The machines that trained these runs."""
-    if len({run.machine for run in records}) == 1:
-        return f"Trained on {describe_machine(records[0].environment)}."
-    return "Trained on different machines: times are compared only where they are the same (--fresh trains anew)."
+    if len({run.machine for run in records}) > 1:
+        return (
+            "Trained on different machines, or so many runs at a time: times are compared only where they are the same "
+            "(--fresh trains anew)."
+        )
+    workers = records[0].workers
+    shared = f", {workers} runs at a time, so that times are those of a shared machine" if workers > 1 else ""
+    return f"Trained on {describe_machine(records[0].environment)}{shared}."
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------

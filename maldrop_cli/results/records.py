@@ -84,8 +84,14 @@ class RunRecord:
 
     @property
     def machine(self) -> tuple[object, ...]:
-        """What must be the same for times to compare."""
-        return tuple(self.environment.get(key) for key in ("device_name", "cpu", "threads", "torch"))
+        """What must be the same for times to compare. Times of a run that moved between machines compare with none."""
+        where = tuple(self.environment.get(key) for key in ("device_name", "cpu", "threads", "torch"))
+        return *where, self.workers, self.run_id if self.environment.get("moved") else None
+
+    @property
+    def workers(self) -> int:
+        """How many runs were trained at a time."""
+        return int(self.environment.get("workers", 1))
 
     @property
     def train_seconds(self) -> float:
@@ -144,8 +150,8 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
     )
 
 
-def environment(device: str, device_name: str, threads: int) -> dict[str, Any]:
-    """Where a run is carried out: versions, machine, device, threads, time of day."""
+def environment(device: str, device_name: str, threads: int, workers: int = 1) -> dict[str, Any]:
+    """Where a run is carried out: versions, machine, device, threads, how many runs at a time, time of day."""
     return {
         "maldrop": _version("maldrop-cli"),
         "python": platform.python_version(),
@@ -158,6 +164,7 @@ def environment(device: str, device_name: str, threads: int) -> dict[str, Any]:
         "device": device,
         "device_name": device_name,
         "threads": threads,
+        "workers": workers,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -1,23 +1,30 @@
 """Runs on disk: one folder a run, named by its id.
 
 ``config.json`` (the settings and where it runs) is written first, ``epochs.jsonl`` grows by a line an epoch, and
-``result.json``, the whole record, appears at the end in one piece. A folder without a result is an unfinished run.
+``result.json``, the whole record, appears at the end in one piece, with a checksum. A folder without a result is an
+unfinished run; ``checkpoint.pt`` in it is what that goes on from. Whoever trains a run holds its lock, a lock of the
+operating system, which no process takes to its grave.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from maldrop_cli.config import SCHEMA, MaldropError
 from maldrop_cli.results.records import EpochRow, RunRecord, from_json, rows_from_json, to_json
 
 Warn = Callable[[str], None]
+LOCKS = ".locks"
+POLL_SECONDS = 0.1
 
 
 class Store:
@@ -35,42 +42,87 @@ class Store:
             probe.write_text("maldrop")
             probe.unlink()
 
-    def start(self, record: RunRecord) -> None:
-        """Open the folder of a run that begins. A result of the same run stays until :meth:`finish` replaces it."""
+    @contextmanager
+    def lock(
+        self, run_id: str, on_wait: Callable[[], None] = lambda: None, give_up: Callable[[], bool] = lambda: False
+    ) -> Iterator[bool]:
+        """Hold the lock of a run: yields whether it was had. While another process holds it, wait, after one call of
+        ``on_wait``, until ``give_up`` returns True."""
+        with self._explained():
+            (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
+            held = filelock.FileLock(self.root / LOCKS / f"{run_id}.lock")
+            waited = False
+            while not held.is_locked:
+                try:
+                    held.acquire(timeout=POLL_SECONDS if waited else 0)
+                except filelock.Timeout:
+                    if not waited:
+                        on_wait()
+                    if give_up():
+                        break
+                    waited = True
+        try:
+            yield held.is_locked
+        finally:
+            held.release()
+
+    def start(self, record: RunRecord, rows: Sequence[EpochRow] = ()) -> None:
+        """Open the folder of a run that begins, or that goes on after ``rows`` of a checkpoint; where there are none,
+        an old checkpoint goes. A result of the same run stays until :meth:`finish` replaces it."""
         folder = self.root / record.run_id
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "epochs.jsonl").write_text("", encoding="utf-8")
-            _write_atomically(folder / "config.json", {"schema": SCHEMA, **to_json(record)})
+            for half_written in folder.glob(".*"):  # by a process that was killed
+                half_written.unlink()
+            if not rows:
+                self.checkpoint(record.run_id).unlink(missing_ok=True)
+            _write_atomically(folder / "epochs.jsonl", "".join(map(_line, rows)))
+            _write_atomically(folder / "config.json", _sealed(record))
 
     def append(self, run_id: str, row: EpochRow) -> None:
         """Add one epoch to a run under way."""
         with self._explained(), (self.root / run_id / "epochs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+            file.write(_line(row))
 
     def finish(self, record: RunRecord) -> None:
-        """Write the final record."""
+        """Write the final record; of a run that has nothing left to train the checkpoint goes."""
         with self._explained():
-            _write_atomically(self.root / record.run_id / "result.json", {"schema": SCHEMA, **to_json(record)})
+            _write_atomically(self.root / record.run_id / "result.json", _sealed(record))
+            if record.finished:
+                self.checkpoint(record.run_id).unlink(missing_ok=True)
+
+    def checkpoint(self, run_id: str) -> Path:
+        """Where the checkpoint of a run under way lies."""
+        return self.root / run_id / "checkpoint.pt"
+
+    def keep_checkpoint(self, run_id: str, write: Callable[[Path], None]) -> None:
+        """Have ``write`` put a checkpoint in its place."""
+        with self._explained():
+            write(self.checkpoint(run_id))
 
     def load(self, run_id: str) -> RunRecord | None:
         """A stored run, finished or not; None, after a warning if it is damaged, when there is nothing to read."""
-        folder = self.root / run_id
-        for name in ("result.json", "config.json"):
-            try:
-                stored = json.loads((folder / name).read_text(encoding="utf-8"))
-                if stored["schema"] != SCHEMA:
-                    raise ValueError(f"its schema is {stored['schema']}, and this version reads {SCHEMA}")
-                record = from_json(stored)
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
-                self.warn(f"{folder / name} is left out, as it is damaged or foreign ({type(error).__name__}: {error})")
-                continue
-            if name == "result.json":
-                return record
-            return replace(record, epochs=self._rows(folder))
-        return None
+        return self._read(run_id, "result.json") or self.under_way(run_id)
+
+    def under_way(self, run_id: str) -> RunRecord | None:
+        """As :meth:`load`, but what the latest try has come to, whatever an earlier one did."""
+        record = self._read(run_id, "config.json")
+        return record and replace(record, epochs=self._rows(self.root / run_id))
+
+    def _read(self, run_id: str, name: str) -> RunRecord | None:
+        path = self.root / run_id / name
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {stored['schema']}, and this version reads {SCHEMA}")
+            if stored.pop("checksum", None) not in (None, _checksum(stored)):  # runs of 0.1 have none
+                raise ValueError("its checksum is wrong")
+            return from_json(stored)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
+            self.warn(f"{path} is left out, as it is damaged or foreign ({type(error).__name__}: {error})")
+            return None
 
     def scan(self) -> Iterator[RunRecord]:
         """Every readable run in the folder, in the order of their ids."""
@@ -101,12 +153,26 @@ class Store:
             ) from None
 
 
-def _write_atomically(path: Path, content: dict[str, Any]) -> None:
+def _line(row: EpochRow) -> str:
+    return json.dumps(asdict(row)) + "\n"
+
+
+def _sealed(record: RunRecord) -> str:
+    """A record as JSON, with its schema and a checksum over all the rest."""
+    content = {"schema": SCHEMA, **to_json(record)}
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=1)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_atomically(path: Path, content: str) -> None:
     """Write beside the target and rename: a reader sees the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

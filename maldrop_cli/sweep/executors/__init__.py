@@ -1,0 +1,1 @@
+"""Ways to carry out a plan, all with the same records: each takes a ledger and what opens the work."""

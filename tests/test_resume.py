@@ -1,0 +1,396 @@
+"""A run that was stopped, and goes on, is the run that was not."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import BASE, TINY, Result, matching_rho, train
+from test_cli import QUICK, Run, rows
+from test_matrix import VARIANTS, config_of
+
+from maldrop_cli import engine
+from maldrop_cli.config import Dropout, MaldropError, PassRate, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.datasets import ImageData
+from maldrop_cli.engine import Keeping
+from maldrop_cli.results import checkpoint
+from maldrop_cli.results.checkpoint import Checkpoint
+from maldrop_cli.results.records import EpochRow, RunRecord, Status
+from maldrop_cli.results.store import Store
+
+CPU = torch.device("cpu")
+
+
+def numbers(record: RunRecord) -> list[dict[str, Any]]:
+    """All but the times."""
+    return [asdict(replace(row, train_seconds=0.0)) for row in record.epochs]
+
+
+def halves(config: RunConfig, data: ImageData, device: torch.device, folder: Path) -> RunRecord:
+    """The run, stopped after each epoch, and gone on from a file that another process could have written."""
+    path = folder / "half.pt"
+    state: dict[str, Any] | None = None
+    while True:
+        record = engine.start_record(config, data, "digest", device)
+
+        def write(training: engine.Training, record: RunRecord = record) -> bool:
+            there = Checkpoint(record.config, "digest", device.type, record.environment, training.state())
+            checkpoint.write(path, there)
+            return True
+
+        record = engine.train_one(record, data.to(device), device, state=state, after_epoch=write)
+        if record.status is not Status.UNFINISHED:
+            return record
+        state = checkpoint.read(path).training
+        torch.manual_seed(99)  # nothing is left of the streams
+
+
+CONFIGS = [
+    *(config_of(*variant) for variant in VARIANTS),
+    *(
+        replace(BASE, dropout=dropout, rho=matching_rho(dropout), schedule=schedule, rho_end=2, rate=1.0)
+        for schedule in Schedule
+        for dropout in (Dropout.MALDROP, Dropout.RANDOM, Dropout.VANILLA_MALDROP)
+        if schedule is not Schedule.STANDARD
+    ),
+    *(replace(BASE, pass_rate=pass_rate) for pass_rate in PassRate),
+    replace(BASE, fidelity_every=2, epochs=3, momentum=0.0),
+    replace(BASE, dropout=Dropout.VANILLA, model="mobilenet_v3_small", weight_decay=0.01, batch_size=20),
+]
+
+
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda each: f"{each.dropout}-{each.selector}-{each.granularity}-{each.schedule}"
+)
+def test_going_on_equals_never_having_stopped(
+    config: RunConfig, tiny: ImageData, tmp_path: Path, device: torch.device
+) -> None:
+    if config.model != BASE.model:
+        tiny = replace(
+            tiny,
+            train=replace(tiny.train, images=tiny.train.images.repeat(1, 3, 4, 4)),
+            val=replace(tiny.val, images=tiny.val.images.repeat(1, 3, 4, 4)),
+            mean=tiny.mean * 3,
+            std=tiny.std * 3,
+        )
+    config = replace(config, deterministic=True)
+    whole = train(config, tiny, device)
+    parts = halves(config, tiny, device, tmp_path)
+    assert whole.status is parts.status is Status.DONE
+    assert numbers(parts) == numbers(whole)
+    assert (parts.never_passed, parts.always_passed) == (whole.never_passed, whole.always_passed)
+    assert parts.pass_histogram == whole.pass_histogram
+
+
+def test_a_checkpoint_left_out_would_be_noticed(tiny: ImageData, tmp_path: Path) -> None:
+    """Each random stream and each count of a state is needed: without it, some run goes on differently."""
+    spoiled = {
+        "optimizer": BASE,
+        "tally": BASE,
+        "global_rng": replace(BASE, dropout=Dropout.VANILLA),
+        "noise": replace(BASE, dropout=Dropout.RANDOM),
+        "order": BASE,
+        "schedule_rng": replace(BASE, schedule=Schedule.RANDOMIZED),
+    }
+    for name, config in spoiled.items():
+        states: list[dict[str, Any]] = []
+
+        def stop(training: engine.Training, states: list[dict[str, Any]] = states) -> bool:
+            states.append(training.state())
+            return True
+
+        engine.train_one(engine.start_record(config, tiny, "", CPU), tiny, CPU, after_epoch=stop)
+        fresh = engine.Training(config, tiny, CPU).state()
+        whole = train(config, tiny)
+        record = engine.start_record(config, tiny, "", CPU)
+        other = engine.train_one(record, tiny, CPU, state={**states[0], name: fresh[name]})
+        assert (numbers(other), other.pass_histogram) != (numbers(whole), whole.pass_histogram), name
+
+
+def test_a_longer_run_equals_one_that_was_meant_to_be_long(tiny: ImageData) -> None:
+    short = replace(BASE, epochs=2, fidelity_every=4, schedule=Schedule.LINEAR, rho_end=8, horizon=5)
+    training = engine.Training(short, tiny, CPU)
+    assert [training.epoch().probe_loss is None for _ in range(2)] == [True, False]  # the last epoch is looked at
+    long = replace(short, epochs=5)
+    record = engine.train_one(engine.start_record(long, tiny, "", CPU), tiny, CPU, state=training.state())
+    assert numbers(record) == numbers(train(long, tiny))
+    assert [row.probe_loss is None for row in record.epochs] == [True, True, True, False, False]
+
+
+# --- the store, and runs in it ---------------------------------------------------------------------------------------
+
+
+def stop_after(epochs: int) -> Any:
+    left = iter(range(epochs))
+    return lambda: next(left, None) is None
+
+
+def test_a_stopped_run_is_taken_up_where_it_was(tiny: ImageData, tmp_path: Path) -> None:
+    store, config = Store(tmp_path), replace(BASE, epochs=4)
+    stopped, _ = engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=False, stop=stop_after(1))
+    assert (stopped.status, len(stopped.epochs)) == (Status.UNFINISHED, 2)
+    assert store.load(stopped.run_id) == stopped
+    assert store.checkpoint(stopped.run_id).exists()
+    seen: list[EpochRow] = []
+    begun: list[int] = []
+    record, reused = engine.train_or_reuse(
+        config, tiny, "d", CPU, store, fresh=False, on_epoch=seen.append, on_start=begun.append
+    )
+    assert (begun, [row.epoch for row in seen], reused) == ([2], [3, 4], False)
+    assert numbers(record) == numbers(train(config, tiny))
+    assert record.epochs[:2] == stopped.epochs
+    assert store.load(record.run_id) == record
+    assert not store.checkpoint(record.run_id).exists()
+
+
+def test_checkpoints_come_every_so_many_epochs(tiny: ImageData, tmp_path: Path) -> None:
+    config, there = replace(BASE, epochs=5), []
+    path = Store(tmp_path).checkpoint(config.run_id("d"))
+
+    def look(row: EpochRow) -> None:  # before the checkpoint of its epoch
+        there.append(checkpoint.read(path).epochs if path.exists() else 0)
+
+    engine.train_or_reuse(config, tiny, "d", CPU, Store(tmp_path), fresh=False, keeping=Keeping(2), on_epoch=look)
+    assert there == [0, 0, 2, 2, 4]
+
+
+def test_a_run_that_raised_goes_on_from_its_checkpoint(
+    tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, real = replace(BASE, epochs=3), engine.Training._train
+
+    def explode(self: engine.Training) -> tuple[float, list[int]]:
+        if self.done == 2:
+            raise IndexError("a bug")
+        return real(self)
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(engine.Training, "_train", explode)
+    failed, _ = engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=False, keeping=Keeping(1))
+    assert (failed.status, failed.reason, len(failed.epochs)) == (Status.FAILED, "IndexError: a bug", 2)
+    monkeypatch.undo()
+    begun: list[int] = []
+    record, _ = engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=False, on_start=begun.append)
+    assert begun == [2]
+    assert numbers(record) == numbers(train(config, tiny))
+
+
+def test_an_error_of_who_listens_is_not_one_of_the_run(tiny: ImageData, tmp_path: Path) -> None:
+    def listen(row: EpochRow) -> None:
+        raise BrokenPipeError
+
+    store = Store(tmp_path)
+    with pytest.raises(BrokenPipeError):
+        engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=listen)
+    assert [record.status for record in store.scan()] == [Status.UNFINISHED]
+
+
+def test_fresh_takes_no_checkpoint_but_its_own(tiny: ImageData, tmp_path: Path) -> None:
+    store, config = Store(tmp_path), replace(BASE, epochs=3)
+    for fresh, retry, expected in ((True, False, 0), (True, True, 1), (False, False, 1), (True, False, 0)):
+        begun: list[int] = []
+        engine.train_or_reuse(
+            config, tiny, "d", CPU, store, fresh=fresh, retry=retry, on_start=begun.append, stop=lambda: True
+        )
+        assert begun == [expected]
+        if expected:  # one epoch further by now
+            store.checkpoint(config.run_id("d")).unlink()
+            engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=True, stop=lambda: True)
+
+
+def test_times_of_a_run_that_moved_are_not_compared(
+    tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, stop=lambda: True, workers=2)
+    moved, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)
+    stayed, _ = engine.train_or_reuse(replace(BASE, seed=1), tiny, "d", CPU, store, fresh=False)
+    assert moved.environment["moved"]
+    assert "moved" not in stayed.environment
+    assert moved.machine != stayed.machine
+
+
+def bit_flipped(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+
+
+DAMAGES: dict[str, Any] = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "bit-flipped": bit_flipped,
+    "empty": lambda content: b"",
+    "foreign": lambda content: b"not a checkpoint",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_said_and_the_run_starts_over(damage: str, tiny: ImageData, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, stop=lambda: True)
+    path = store.checkpoint(BASE.run_id("d"))
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(MaldropError, match=r"half|is no checkpoint, or a damaged one") as caught:
+        checkpoint.read(path)
+    assert "\n" not in str(caught.value)
+    begun: list[int] = []
+    record, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_start=begun.append)
+    assert (record.status, begun, len(warnings)) == (Status.DONE, [0], 1)
+    assert warnings[0].endswith("the run starts over")
+
+
+def test_a_checkpoint_of_another_version_is_said(
+    tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = engine.Training(BASE, tiny, CPU)
+    path = tmp_path / "old.pt"
+    monkeypatch.setattr(checkpoint, "FORMAT", 0)
+    checkpoint.write(path, Checkpoint(BASE, "d", "cpu", {}, training.state()))
+    monkeypatch.undo()
+    with pytest.raises(MaldropError, match=r"old.pt is foreign .*this version reads \(1, 1\)"):
+        checkpoint.read(path)
+    assert torch.load(path, weights_only=True)["data_digest"] == "d"  # torch reads it as well
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit-flipped"])
+def test_a_damaged_record_costs_that_run_alone(damage: str, maldrop: Run) -> None:
+    maldrop("sweep", *QUICK, "--rho", "0,16", "-q", "--csv", "a.csv")
+    results = sorted(Path("maldrop-runs").glob("*/result.json"))
+    assert len(results) == 4
+    content = results[0].read_bytes()
+    if damage == "bit-flipped":  # a digit of a loss: still JSON, and no number out of range
+        at = content.index(b'"val_loss": 0.') + len(b'"val_loss": 0.')
+        content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        json.loads(content)
+    else:
+        content = content[: len(content) // 2]
+    results[0].write_bytes(content)
+    result = maldrop("sweep", *QUICK, "--rho", "0,16", "-q", "--csv", "b.csv")
+    assert result.code == 0
+    assert f"{results[0]} is left out, as it is damaged" in result.err
+    assert "3 of 4 runs already finished" in result.err
+    assert measured("a.csv") == measured("b.csv")
+
+
+def measured(path: str) -> list[dict[str, str]]:
+    """A CSV file without its times."""
+    return [
+        {
+            name: value
+            for name, value in row.items()
+            if "seconds" not in name and name not in ("time_vs_none", "workers")
+        }
+        for row in rows(path)
+    ]
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_save_and_resume(maldrop: Run) -> None:
+    def call(*arguments: object) -> Result:
+        result = maldrop("train", *TINY, "-q", *arguments)
+        assert result.code == 0, result.err
+        return result
+
+    for dropout in ("maldrop", "vanilla"):
+        common = ("--dropout", dropout)
+        call(*common, "--epochs", 4, "--out", "whole", "--csv", "whole.csv")
+        call(*common, "--epochs", 2, "--out", "part", "--save", "half.pt")
+        call(*common, "--epochs", 4, "--out", "rest", "--resume", "half.pt", "--save", "end.pt", "--csv", "rest.csv")
+        assert measured("rest.csv") == measured("whole.csv")
+        assert checkpoint.read(Path("end.pt")).epochs == 4
+        assert checkpoint.read(Path("end.pt")).config.epochs == 4
+
+
+def test_the_horizon_stays_that_of_the_checkpoint(maldrop: Run) -> None:
+    linear = ("train", *TINY, "-q", "--schedule", "linear")
+    maldrop(*linear, "--epochs", 2, "--save", "half.pt")
+    result = maldrop(*linear, "--epochs", 3, "--resume", "half.pt", "--csv", "t.csv")
+    assert result.code == 0, result.err
+    assert [row["horizon"] for row in rows("t.csv")] == ["2", "2", "2"]
+    result = maldrop(*linear, "--epochs", 3, "--horizon", 3, "--resume", "half.pt")
+    assert (result.code, "horizon is 2 there and 3 here" in result.err) == (2, True)
+
+
+def test_saving_a_run_that_had_finished_trains_it_again_and_says_so(maldrop: Run) -> None:
+    maldrop("train", *QUICK, "--csv", "a.csv")
+    result = maldrop("train", *QUICK, "-q", "--save", "end.pt", "--csv", "b.csv")
+    assert (result.code, result.err.count("\n")) == (0, 1)
+    assert "trained again for --save" in result.err
+    assert checkpoint.read(Path("end.pt")).epochs == 2
+    assert measured("a.csv") == measured("b.csv")
+
+
+def test_what_a_checkpoint_does_not_fit_is_one_line(maldrop: Run) -> None:
+    assert maldrop("train", *QUICK, "-q", "--save", "half.pt").code == 0
+    Path("file.pt").write_text("no")
+    resume = ("train", *QUICK, "-q", "--resume", "half.pt")
+    for arguments, code, message in (
+        ((*resume, "--lr", 0.1), 2, "lr is 0.02 there and 0.1 here; --lr 0.02 goes on from it"),
+        ((*resume, "--dropout", "vanilla"), 2, "dropout is maldrop there and vanilla here"),
+        ((*resume, "--rho", 17), 2, "rho is 16 there and 17 here"),
+        ((*resume, "--images", 160), 2, "images is 150 there and 160 here"),
+        ((*resume, "--seed", 1), 2, "seed is 0 there and 1 here"),
+        ((*resume, "--deterministic"), 2, "deterministic is False there and True here"),
+        ((*resume, "--epochs", 1), 2, "has 2 epochs behind it, more than --epochs 1"),
+        ((*resume[:-1], "file.pt"), 1, "file.pt is no checkpoint, or a damaged one"),
+        ((*resume[:-1], "nowhere.pt"), 1, "the checkpoint nowhere.pt can't be read: No such file"),
+        ((*resume[:-2], "--save", "nowhere/a.pt"), 1, "there is no folder"),
+    ):
+        result = maldrop(*arguments)
+        assert (result.code, result.err.count("\n"), result.out) == (code, 1, ""), result.err
+        assert message in result.err
+
+
+def test_other_images_under_the_same_name_are_refused(tiny: ImageData) -> None:
+    there = Checkpoint(BASE, "a" * 64, "cpu", {}, {"rows": []})
+    checkpoint.check_data(there, "a" * 64, "cpu")
+    with pytest.raises(UsageError, match="other data: the images of synthetic have the digest aaaaaaaa there"):
+        checkpoint.check_data(there, "b" * 64, "cpu")
+    with pytest.raises(UsageError, match="--device cpu goes on from it"):
+        checkpoint.check_data(there, "a" * 64, "cuda")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 16 KiB: records fit, and checkpoints do not."""
+    resource = pytest.importorskip("resource", reason="a file-size limit is a POSIX thing")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_disk_too_full_for_checkpoints_is_one_line(maldrop: Run) -> None:
+    assert maldrop("train", *QUICK, "-q").code == 0
+    for command in (("sweep", *QUICK, "--rho", "0,16"), ("train", *QUICK, "--seed", "1", "--save", "end.pt")):
+        result = maldrop(*command, "-q")
+        assert (result.code, result.err.count("\n"), result.out) == (1, 1, ""), result.err
+        assert "File too large" in result.err
+    statuses = [record.status for record in Store(Path("maldrop-runs")).scan()]
+    assert sorted(statuses) == [Status.DONE, Status.DONE, Status.UNFINISHED]  # the first, seed 1, the sweep's first
+    assert not [path for path in Path().rglob("*") if "checkpoint" in path.name or "end.pt" in path.name]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who may not write everywhere")
+def test_a_read_only_folder_is_one_line(maldrop: Run) -> None:
+    maldrop("train", *QUICK, "-q")
+    Path("maldrop-runs").chmod(0o555)
+    result = maldrop("train", *QUICK, "-q", "--seed", "1")
+    Path("maldrop-runs").chmod(0o755)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "the results folder maldrop-runs fails: Permission denied" in result.err
+
+
+def test_the_selector_of_a_checkpoint_counts(tiny: ImageData) -> None:
+    """A setting without effect on the run may differ: the selector of a run without dropout."""
+    there = Checkpoint(replace(BASE, dropout=Dropout.NONE), "", "cpu", {}, {"rows": []})
+    here = replace(BASE, dropout=Dropout.NONE, selector=Selector.SINGLE)
+    checkpoint.check_settings(Path("x.pt"), there, here)
+    with pytest.raises(UsageError, match="dropout is none there"):
+        checkpoint.check_settings(Path("x.pt"), there, BASE)
