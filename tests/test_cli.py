@@ -145,6 +145,51 @@ def test_sweep_over_several_axes(maldrop: Run) -> None:
     assert {row["rho"] for row in table} == {"", "5", "26"}
 
 
+def test_sweep_over_data_models_selectors_and_rates(maldrop: Run) -> None:
+    grid = (
+        *TINY, "--dataset", "synthetic,digits", "--lr", "0.01,0.02", "--selector", "heuristic,gradient",
+        "--p", "0.3,0.5", "--epochs", "1", "--dropout", "vanilla,maldrop",
+    )  # fmt: skip
+    planned = maldrop("sweep", *grid, "--dry-run")
+    assert "20 runs." in planned.out, planned.out  # 2 data sets x 2 rates x (none, 2 of vanilla, 2 of maldrop)
+    assert "a grid over data, models or learning rates" in planned.out
+    result = maldrop("sweep", *grid, "-q", "--csv", "s.csv")
+    assert result.code == 0, result.err
+    table = rows("s.csv")
+    assert len(table) == 20
+    assert {(row["dataset"], row["lr"], row["selector"], row["p"]) for row in table if row["dropout"] == "maldrop"} == {
+        (dataset, lr, selector, "")
+        for dataset in ("synthetic", "digits")
+        for lr in ("0.01", "0.02")
+        for selector in ("heuristic", "gradient")
+    }
+    assert {row["rho"] for row in table if row["dataset"] == "digits" and row["dropout"] == "maldrop"} == {"256"}
+    assert {row["rho"] for row in table if row["dataset"] == "synthetic" and row["dropout"] == "maldrop"} == {"16"}
+    assert "20 runs, 20 already finished" in maldrop("sweep", *grid, "--dry-run").out
+    left = maldrop("sweep", *grid, "--dry-run", "--epochs", "3").out
+    assert "of training left" in left  # as long as the stored epochs took
+
+
+def test_a_sweep_trains_points_with_the_same_rhos_once(maldrop: Run) -> None:
+    command = ("sweep", *QUICK, "--schedule", "forward,standard", "--rho", "20,100,256", "--csv", "s.csv")
+    result = maldrop(*command)
+    assert result.code == 0, result.err
+    table = rows("s.csv")
+    assert [(row["schedule"], row["rho"], row["trained_as"]) for row in table[2:]] == [
+        ("forward", "20", ""),
+        ("forward", "100", "maldrop forward rho=20"),
+        ("forward", "256", "maldrop forward rho=20"),
+        ("standard", "20", ""),
+        ("standard", "100", ""),
+        ("standard", "256", "maldrop forward rho=20"),
+    ]
+    assert table[2]["val_loss_mean"] == table[3]["val_loss_mean"] == table[7]["val_loss_mean"]
+    assert "the runs of maldrop forward rho=20" in result.out
+    assert len(list(Store(Path("maldrop-runs")).scan())) == 5
+    maldrop("train", *QUICK, "--rho", "256", "--csv", "t.csv")  # trained by itself, it comes out the same
+    assert float(rows("t.csv")[-1]["val_loss"]) == float(table[7]["val_loss_mean"])
+
+
 def test_timeit(maldrop: Run) -> None:
     result = maldrop(
         "timeit", *TINY, "--rounds", "3", "--batch-size", "4", "--naive", "--csv", "t.csv", "--json", "t.json"

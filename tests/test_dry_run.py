@@ -106,6 +106,10 @@ Try: C"""
 HEAD = Head(32, 10)
 
 
+def head_of_all(config: RunConfig) -> Head:
+    return HEAD
+
+
 def test_the_chart_of_a_run_is_golden() -> None:
     config = replace(BASE, schedule=Schedule.LINEAR, rho_end=8, horizon=3)
     assert to_text([train_chart(config, HEAD, ASCII, ["N"])], "plain") == TRAIN
@@ -120,7 +124,7 @@ def test_the_charts_of_a_sweep_are_golden() -> None:
         *(replace(BASE, schedule=Schedule.PERIODIC, rho=rho) for rho in (16, 0)),
         replace(BASE, schedule=Schedule.RANDOMIZED),
     ]
-    table = sweep_chart(points, HEAD, ASCII, "T", ["N"], smoother="C")
+    table = sweep_chart(points, head_of_all, ASCII, "T", ["N"], smoother="C")
     assert [line.rstrip() for line in to_text([table], "plain").splitlines()] == SWEEP.splitlines()
 
 
@@ -141,7 +145,7 @@ def test_what_a_chart_cannot_draw_is_said(change: dict[str, object], words: str)
 
 def test_many_epochs_are_thinned_out_from_the_first_to_the_last() -> None:
     point = replace(BASE, schedule=Schedule.LINEAR, rho=32, epochs=500, horizon=500)
-    table = sweep_chart([point], HEAD, ASCII, "T")
+    table = sweep_chart([point], head_of_all, ASCII, "T")
     chart = table.columns[-1].cells[0]
     assert (len(chart), chart[0], chart[-1]) == (40, "#", ".")
     assert "40 of 500 epochs, evenly spread" in table.notes[0]
@@ -149,7 +153,7 @@ def test_many_epochs_are_thinned_out_from_the_first_to_the_last() -> None:
 
 def test_rows_have_every_epoch_of_every_point() -> None:
     points = [replace(BASE, dropout=Dropout.NONE), replace(BASE, schedule=Schedule.LINEAR)]
-    table = dry_rows(points, HEAD, {"n_seeds": 2})
+    table = dry_rows(points, head_of_all, {"n_seeds": 2})
     assert [row["epoch"] for row in table] == [1, 2, 3, 4] * 2
     assert [row["rho_mean"] for row in table] == [None] * 4 + [16, 11, 5, 0]
     assert {(row["n_seeds"], row["hidden_width"]) for row in table} == {(2, 32)}
@@ -157,9 +161,12 @@ def test_rows_have_every_epoch_of_every_point() -> None:
 
 
 def test_the_size_of_the_plan() -> None:
-    assert plan_line(1, 1, 0, "o") == "Nothing was trained. 1 run."
-    assert (
-        plan_line(3, 2, 4, "o") == "Nothing was trained. 3 points with 2 seeds each: 6 runs, 4 already finished in o."
+    assert plan_line(1, 1, 1, 0, "o") == "Nothing was trained. 1 run."
+    assert plan_line(3, 2, 6, 4, "o", 90.0) == (
+        "Nothing was trained. 3 points with 2 seeds each: 6 runs, 4 already finished in o; about 1:30 of training left."
+    )
+    assert plan_line(3, 2, 4, 0, "o") == (
+        "Nothing was trained. 3 points with 2 seeds each: 4 runs, as 2 runs would be the same as another."
     )
 
 
@@ -189,7 +196,7 @@ def test_sweep_dry_run(maldrop: Run) -> None:
     command = ("sweep", *TINY, "--epochs", "2", "--schedule", "forward,forward-smooth", "--rho", "0..256/3")
     result = maldrop(*command, "--seeds", "2", "--dry-run", "--csv", "d.csv")
     assert (result.code, result.err) == (0, "")
-    assert "Nothing was trained. 8 points with 2 seeds each: 16 runs.\n" in result.out
+    assert "8 points with 2 seeds each: 12 runs, as 4 runs would be the same as another.\n" in result.out
     assert "\nTry: maldrop sweep" in result.out
     assert {path.name for path in Path().iterdir()} == {"d.csv"}
     table = rows("d.csv")
@@ -203,7 +210,10 @@ def test_sweep_dry_run(maldrop: Run) -> None:
     ] * 2
 
     maldrop(*command, "-q")
-    assert "16 runs, 8 already finished in maldrop-runs." in maldrop(*command, "--seeds", "2", "--dry-run").out
+    assert (
+        "12 runs, as 4 runs would be the same as another, 6 already finished in maldrop-runs;"
+        in maldrop(*command, "--seeds", "2", "--dry-run").out
+    )
 
 
 def test_the_horizon_is_the_epochs_unless_given(maldrop: Run) -> None:

@@ -33,7 +33,7 @@ def test_settings_without_effect_do_not_multiply() -> None:
 
 def test_references_come_first_and_once() -> None:
     variants = [(arm, [5]) for arm in arms(BASE, [Dropout.VANILLA, Dropout.MALDROP])]
-    points = with_references(BASE, grid(variants, [Schedule.STANDARD], ["paper"]))
+    points = with_references([BASE], grid(variants, [Schedule.STANDARD], ["paper"]))
     assert [each.dropout for each in points] == [Dropout.NONE, Dropout.VANILLA, Dropout.MALDROP]
 
 

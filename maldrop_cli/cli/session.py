@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
 
 import torch
 from rich.console import Console
 
-from maldrop_cli import datasets, engine
+from maldrop_cli import datasets, devices, engine
 from maldrop_cli.cli import crew
 from maldrop_cli.cli.follow import Follower
 from maldrop_cli.cli.options import DeviceOptions, ExecutionOptions, OutputOptions, SubjectOptions, TrainingOptions
-from maldrop_cli.config import Executor, MaldropError, RunConfig
+from maldrop_cli.config import DataConfig, Executor, MaldropError, RunConfig
 from maldrop_cli.engine import Keeping
 from maldrop_cli.models import check_batches, describe_head
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures
 from maldrop_cli.render.tables import plural
 from maldrop_cli.results.checkpoint import check_data
-from maldrop_cli.results.records import RunRecord, Status
+from maldrop_cli.results.records import RunRecord, Status, environment
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.axes import NOTHING, Quantity
 from maldrop_cli.sweep.ledger import Ledger, Policy, stopped_by_signals
@@ -32,8 +35,12 @@ STOPPING = "stopping after the epochs under way, each with a checkpoint; Ctrl-C 
 
 def head_of(config: RunConfig, subject: SubjectOptions) -> Head:
     """The last layer of the model on these images, without loading them all."""
-    shape, classes = datasets.describe(config.data, subject.data_dir)
-    return describe_head(config, shape, classes)
+    return describe_head(config, *_described(config.data, subject.data_dir))
+
+
+@functools.cache
+def _described(data: DataConfig, data_dir: Path | None) -> tuple[tuple[int, int, int], int]:
+    return datasets.describe(data, data_dir)
 
 
 def available(config: RunConfig, head: Head) -> int:
@@ -51,6 +58,11 @@ def sized(config: RunConfig, head: Head, rho: Quantity, rho_end: Quantity = NOTH
     return replace(config, rho=counts[0], rho_end=counts[1])
 
 
+def _costs_alike(config: RunConfig) -> tuple[object, ...]:
+    """What the time of an epoch depends on, and rho hardly is."""
+    return config.data, config.model, config.depth, config.batch_size, config.dropout, config.selector
+
+
 @dataclass(frozen=True)
 class Session:
     """What a command needs to carry out a plan."""
@@ -64,10 +76,9 @@ class Session:
     def check(self, plan: Sequence[RunConfig]) -> torch.device:
         """The device; UsageError where it, or the model's width, can't take one of the runs."""
         device = crew.resolve(self.execution, self.device)
-        head = head_of(plan[0], self.subject)
         for config in plan:
             engine.check_deterministic(config, device)
-            check_variant(config, head)
+            check_variant(config, head_of(config, self.subject))
         return device
 
     def finished(self, plan: Sequence[RunConfig]) -> int:
@@ -77,6 +88,26 @@ class Session:
             return 0
         known = {record.config.run_id("") for record in Store(self.training.out).scan() if record.finished}
         return sum(config.run_id("") in known for config in plan)
+
+    def estimate(self, plan: Sequence[RunConfig]) -> float | None:
+        """Seconds of training that the unfinished runs of the plan would take, from the stored epochs of runs with the
+        same data, model, batch size and variant on this machine; None where one has no such epoch to go by."""
+        if not self.training.out.is_dir():
+            return None
+        here = RunRecord(run_id="", config=plan[0], environment=self._environment()).machine
+        stored = [run for run in Store(self.training.out).scan() if run.machine == here and run.epochs]
+        seconds: dict[object, list[float]] = {}
+        for run in stored:
+            seconds.setdefault(_costs_alike(run.config), []).append(median(row.train_seconds for row in run.epochs))
+        known = set() if self.training.fresh else {run.config.run_id("") for run in stored if run.finished}
+        left = [config for config in plan if config.run_id("") not in known]
+        if not left or any(_costs_alike(config) not in seconds for config in left):
+            return None
+        return sum(config.epochs * median(seconds[_costs_alike(config)]) for config in left)
+
+    def _environment(self) -> dict[str, object]:
+        device = devices.prepare(self.device.device, self.device.threads)
+        return environment(str(device), devices.device_name(device), devices.threads())
 
     def carry_out(self, plan: Sequence[RunConfig], keeping: Keeping | None = None) -> list[RunRecord]:
         """Load the data, then train or reuse every run of the plan. KeyboardInterrupt when that was stopped.

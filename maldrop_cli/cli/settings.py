@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shlex
@@ -21,7 +22,7 @@ from maldrop_cli.config import (
     apply_preset,
     parse_name,
 )
-from maldrop_cli.sweep.axes import parse_number
+from maldrop_cli.sweep.axes import parse_number, parse_numbers
 
 
 def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given) -> RunConfig:
@@ -41,6 +42,24 @@ def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given
     if training.preset is not None:
         config = apply_preset(parse_name(Preset, training.preset, "--preset"), config, set(given.names))
     return replace(config, horizon=config.epochs if training.horizon is None else training.horizon)
+
+
+def several_bases(subject: SubjectOptions, training: TrainingOptions, given: Given) -> list[RunConfig]:
+    """As :func:`base_config`, for every combination of data sets, models, learning rates and rates."""
+    return [
+        base_config(replace(subject, dataset=dataset, model=model, p=repr(p)), replace(training, lr=repr(lr)), given)
+        for dataset, model, lr, p in itertools.product(
+            _items(subject.dataset),
+            _items(subject.model),
+            parse_numbers(training.lr, "--lr"),
+            parse_numbers(subject.p, "--p"),
+        )
+    ]
+
+
+def _items(text: str) -> list[str]:
+    """Commas between words, each once."""
+    return list(dict.fromkeys(item.strip() for item in text.split(",")))
 
 
 def subject_config(subject: SubjectOptions) -> RunConfig:
@@ -105,4 +124,4 @@ def _smooth(schedules: str) -> str:
 
 def parse_names(kind: type[Name], text: str, flag: str) -> list[Name]:
     """Commas between names, each once."""
-    return list(dict.fromkeys(parse_name(kind, item.strip(), flag) for item in text.split(",")))
+    return [parse_name(kind, item, flag) for item in _items(text)]

@@ -15,11 +15,10 @@ from maldrop_cli.cli.options import (
     Given,
     OutputOptions,
     PlotOptions,
-    SelectorOption,
     SubjectOptions,
     TrainingOptions,
 )
-from maldrop_cli.config import Schedule
+from maldrop_cli.config import Schedule, Selector
 
 _PANEL = "Grid"
 
@@ -48,21 +47,26 @@ def sweep(
             rich_help_panel=_PANEL,
         ),
     ] = "standard",
-    selector: SelectorOption = "heuristic",
+    selector: Annotated[
+        str, typer.Option(help=f"Commas between any of: {', '.join(Selector)}.", rich_help_panel=_PANEL)
+    ] = "heuristic",
     omega: Annotated[
         str, typer.Option(help="paper, classes, numbers and ranges, as for --rho.", rich_help_panel=_PANEL)
     ] = "paper",
     seeds: Annotated[str, typer.Option(help="A count; a list or a range names them.", rich_help_panel=_PANEL)] = "1",
     dry_run: DryRunOption = False,
 ) -> None:
-    """Train a grid over rho, schedule, omega and dropout: one row a point, the best and the worst marked."""
+    """Train a grid: one row a point, the best and the worst marked.
+
+    --dropout, --rho, --schedule, --omega, --selector, --lr, --p, --model and --dataset take several values each.
+    """
     from dataclasses import replace
 
     from maldrop_cli.cli.output import check_output, check_plot, present, stdout_encoding
-    from maldrop_cli.cli.settings import base_config, parse_names, smooth_command
-    from maldrop_cli.config import Dropout, PlotKind, Selector, UsageError, parse_name
+    from maldrop_cli.cli.settings import parse_names, several_bases, smooth_command
+    from maldrop_cli.config import Dropout, PlotKind, RunConfig, Selector, UsageError
     from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
-    from maldrop_cli.sweep.plan import arms, grid, over_seeds, with_references
+    from maldrop_cli.sweep.plan import arms, distinct, grid, over_seeds, trained_once, with_references
 
     check_output(output)
     plot = check_plot(plotting, PlotKind.METRIC)
@@ -72,44 +76,66 @@ def sweep(
     schedules = parse_names(Schedule, schedule, "--schedule")
     omegas, named_seeds, quantities = parse_omegas(omega), parse_seeds(seeds), parse_axis(rho, "--rho")
     wanted_end = parse_single(training.rho_end, "--rho-end")
-    config = base_config(subject, training, given)
-    config = replace(config, selector=parse_name(Selector, selector, "--selector"))
+    selectors = parse_names(Selector, selector, "--selector")
+    bases = [replace(base, selector=selectors[0]) for base in several_bases(subject, training, given)]
 
     from maldrop_cli.cli.session import Session, available, head_of, sized
+    from maldrop_cli.engine import rhos_of
     from maldrop_cli.render.masks import mask_table
-    from maldrop_cli.render.runs import arm_rows, failures, machine_line, name, settings_line, sweep_table
-    from maldrop_cli.render.tables import plural
+    from maldrop_cli.render.runs import arm_rows, failures, machine_line, name, sweep_table, sweep_title
     from maldrop_cli.results.arms import group
-    from maldrop_cli.results.comparison import compare
+    from maldrop_cli.results.comparison import compare, of_vanilla
+    from maldrop_cli.variants import Head
 
     session = Session(subject, training, device, output, execution)
-    head = head_of(config, subject)
-    variants = [
-        (sized(each, head, quantities[0], wanted_end), to_counts(quantities, available(each, head), "--rho", each.unit))
-        for each in arms(config, dropouts)
-    ]
-    points = with_references(config, grid(variants, schedules, omegas))
-    plan = over_seeds(points, named_seeds)
-    title = (
-        f"{settings_line(config)}, {config.selector}, {config.granularity} masks, {plural(len(named_seeds), 'seed')}"
-    )
+
+    def head(config: RunConfig) -> Head:
+        return head_of(config, subject)
+
+    def sequence(config: RunConfig) -> tuple[int, ...] | None:
+        return rhos_of(config, head(config).units(config.unit))
+
+    variants = [replace(each, selector=one) for base in bases for each in arms(base, dropouts) for one in selectors]
+    sizes = [
+        (sized(each, head(each), quantities[0], wanted_end),
+         to_counts(quantities, available(each, head(each)), "--rho", each.unit))
+        for each in distinct(variants)
+    ]  # fmt: skip
+    points = with_references(bases, grid(sizes, schedules, omegas))
+    trained = trained_once(points, sequence)
+    plan = over_seeds(distinct(trained), named_seeds)
+    title = sweep_title(points, len(named_seeds))
     smoother = smooth_command(given.arguments)
     if dry_run:
         from maldrop_cli.render.schedules import characters, dry_rows, plan_line, sweep_chart
 
         session.check(plan)
-        notes = [plan_line(len(points), len(named_seeds), session.finished(plan), training.out)]
+        known, left = session.finished(plan), session.estimate(plan)
+        notes = [plan_line(len(points), len(named_seeds), len(plan), known, training.out, left)]
         chart = sweep_chart(points, head, characters(stdout_encoding()), title, notes, smoother)
         present([chart], dry_rows(points, head, {"n_seeds": len(named_seeds)}), output)
         return
-    records = session.carry_out(plan)
+    session.check(plan)
+    records = [
+        record
+        for data in dict.fromkeys(config.data for config in plan)
+        for record in session.carry_out([config for config in plan if config.data == data])
+    ]
 
-    comparison = compare(group(records), Dropout.VANILLA, margin=0.5)
+    by_settings = {repr(arm.config.identity()): arm for arm in group(records)}
+    shown = [
+        replace(by_settings[repr(one.identity())], config=point) for point, one in zip(points, trained, strict=True)
+    ]
+    same = [name(one) if one != point else "" for point, one in zip(points, trained, strict=True)]
+    comparison = compare(shown, of_vanilla(bases[0].p), margin=0.5)
     notes = [machine_line(records), *failures(records)]
-    tables = [sweep_table(comparison, title, notes, smoother)]
-    if config.fidelity_every and (table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])):
+    tables = [sweep_table(comparison, title, notes, smoother, same)]
+    if bases[0].fidelity_every and (
+        table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])
+    ):
         tables.append(table)
-    present(tables, arm_rows(comparison), output)
+    rows = [row | {"trained_as": one or None} for row, one in zip(arm_rows(comparison), same, strict=True)]
+    present(tables, rows, output)
     try:
         if plot:
             plot.draw(comparison.arms)

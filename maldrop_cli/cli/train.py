@@ -86,9 +86,9 @@ def train(
         from maldrop_cli.render.schedules import characters, dry_rows, plan_line, train_chart
 
         session.check([config])
-        notes = [plan_line(1, 1, session.finished([config]), training.out)]
+        notes = [plan_line(1, 1, 1, session.finished([config]), training.out, session.estimate([config]))]
         chart = train_chart(config, head, characters(stdout_encoding()), notes)
-        present([chart], dry_rows([config], head, {"seed": seed}), output)
+        present([chart], dry_rows([config], lambda config: head, {"seed": seed}), output)
         return
     records = session.carry_out([config], Keeping(training.checkpoint_every or 0, start, save))
     tables = [train_table(records[0]), pass_rate_table(records[0])]

@@ -12,6 +12,7 @@ from maldrop_cli.render.tables import TRY, Column, Table, duration, number, plur
 from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import Comparison
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, describe_machine
+from maldrop_cli.results.settings import NUMERIC, settings_of, varying
 from maldrop_cli.results.stats import Difference, Outcome
 
 EFFECTIVE = (
@@ -353,9 +354,26 @@ def _verdict(difference: Difference) -> str:
 # --- sweeps --------------------------------------------------------------------------------------------------------
 
 
-def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = (), smoother: str = "") -> Table:
-    """One row a point, the references first; the best and the worst point marked. ``smoother``: see
-    :func:`saturation`."""
+def sweep_title(points: Sequence[RunConfig], seeds: int) -> str:
+    """What all points of a sweep share."""
+    first = points[0]
+    one = {settings_line(point) for point in points} == {settings_line(first)}
+    shared = settings_line(first) if one else "a grid over data, models or learning rates"
+    selectors = list(dict.fromkeys(point.selector for point in points if "selector" in point.identity()))
+    words = [*selectors, f"{first.granularity} masks", plural(seeds, "seed")]
+    return ", ".join([shared, *(words if len(selectors) < 2 else words[len(selectors) :])])
+
+
+GRID_COLUMNS = ("dataset", "model", "selector", "lr", "p")  # of a sweep, shown where they vary
+
+
+def sweep_table(
+    comparison: Comparison, title: str, notes: Sequence[str] = (), smoother: str = "", same: Sequence[str] = ()
+) -> Table:
+    """One row a point, the references first; the best and the worst point marked.
+
+    ``smoother``: see :func:`saturation`. ``same``: for each point whose runs are those of another, which.
+    """
     arms, epochs = comparison.arms, comparison.arms[0].config.epochs
     points = [number for number, arm in enumerate(arms) if _is_point(arm)]
     means = {number: arms[number].metric("val_top1").mean for number in points if arms[number].done}
@@ -364,14 +382,24 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = (), s
     marks = [""] * len(arms)
     if best is not None and worst is not None and best != worst:
         marks[best], marks[worst] = "best", "worst"
+    marks = [
+        ", ".join(filter(None, [mark, f"the runs of {other}" if other else ""]))
+        for mark, other in zip(marks, same or [""] * len(arms), strict=True)
+    ]
     intervals = [arm.metric("val_top1") for arm in arms]
     rows = [identity(arm.config) for arm in arms]
 
     def cells(field: str) -> list[str]:
         return ["" if row[field] is None else str(row[field]) for row in rows]
 
+    effective = [settings_of(arm.config) for arm in arms]
+    differing = [field for field in GRID_COLUMNS if field in varying(effective)]
     columns = [
         Column("dropout", cells("dropout"), left=True),
+        *(
+            Column(field, [_cell(each.get(field)) for each in effective], left=field not in NUMERIC)
+            for field in differing
+        ),
         Column("schedule", cells("schedule"), left=True),
         Column("omega", cells("omega"), left=True),
         Column("rho", cells("rho")),
@@ -388,6 +416,10 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = (), s
     rates = [_drop_rates(arm) for arm in arms if is_annealed(arm.config)]
     notes = [*schedule_settings(arm.config for arm in arms), *notes, *saturation(rates, smoother)]
     return Table(title, columns, notes, marked)
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is_point(arm: Arm) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from maldrop_cli.config import RunConfig, Schedule
 from maldrop_cli.engine import rho_of
 from maldrop_cli.render.runs import identity, is_annealed, name, saturation, schedule_settings, settings, settings_line
-from maldrop_cli.render.tables import Column, Table, number, plural
+from maldrop_cli.render.tables import Column, Table, duration, number, plural
 from maldrop_cli.variants import Head
 
 BAR = 40  # characters that stand for the whole layer
@@ -86,7 +86,7 @@ def rho_by_epoch(config: RunConfig, units: int) -> list[EpochRho]:
     return [EpochRho(count, count, count) for count in counts]
 
 
-def dry_rows(points: Sequence[RunConfig], head: Head, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
+def dry_rows(points: Sequence[RunConfig], head: Heads, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a point and epoch. ``extra``: columns that are the same in all rows."""
     return [
         {
@@ -97,11 +97,14 @@ def dry_rows(points: Sequence[RunConfig], head: Head, extra: Mapping[str, Any]) 
             "rho_max": each.high if each else None,
             "rho_mean": each.mean if each else None,
             **settings(config),
-            "hidden_width": head.width,
+            "hidden_width": head(config).width,
         }
         for config in points
-        for epoch, each in enumerate(rho_by_epoch(config, head.units(config.unit)) or [None] * config.epochs, 1)
+        for epoch, each in enumerate(rho_by_epoch(config, head(config).units(config.unit)) or [None] * config.epochs, 1)
     ]
+
+
+Heads = Callable[[RunConfig], Head]  # the last layer of a run
 
 
 def train_chart(config: RunConfig, head: Head, drawn: Characters, notes: Sequence[str] = ()) -> Table:
@@ -126,7 +129,7 @@ def train_chart(config: RunConfig, head: Head, drawn: Characters, notes: Sequenc
 
 def sweep_chart(
     points: Sequence[RunConfig],
-    head: Head,
+    head: Heads,
     drawn: Characters,
     title: str,
     notes: Sequence[str] = (),
@@ -140,7 +143,7 @@ def sweep_chart(
         if epochs > SPARK
         else range(epochs)
     )
-    units = [head.units(config.unit) for config in points]
+    units = [head(config).units(config.unit) for config in points]
     series = [rho_by_epoch(config, each) for config, each in zip(points, units, strict=True)]
     cells = [identity(config) for config in points]
     charts = [
@@ -172,11 +175,14 @@ def sweep_chart(
     )
 
 
-def plan_line(points: int, seeds: int, done: int, out: object) -> str:
-    """How much there would be to train."""
+def plan_line(points: int, seeds: int, runs: int, done: int, out: object, seconds: float | None = None) -> str:
+    """How much there would be to train. ``runs``: in all, points with the same rhos counted once. ``seconds``: how long
+    the rest would take, None where nobody knows."""
     each = f"{plural(points, 'point')} with {plural(seeds, 'seed')} each: " if seeds > 1 else ""
+    fewer = f", as {plural(points * seeds - runs, 'run')} would be the same as another" if runs < points * seeds else ""
     known = f", {done} already finished in {out}" if done else ""
-    return f"Nothing was trained. {each}{plural(points * seeds, 'run')}{known}."
+    left = f"; about {duration(seconds)} of training left" if seconds is not None else ""
+    return f"Nothing was trained. {each}{plural(runs, 'run')}{fewer}{known}{left}."
 
 
 def _range(low: int, high: int) -> str:

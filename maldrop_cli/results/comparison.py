@@ -26,6 +26,15 @@ def of_dropout(dropout: Dropout) -> Baseline:
     return Baseline(str(dropout), frozenset({"dropout"}), lambda arm: arm.config.dropout is dropout)
 
 
+def of_vanilla(p: float) -> Baseline:
+    """The arms with vanilla dropout of that rate."""
+    return Baseline(
+        f"vanilla p={p:g}",
+        frozenset({"dropout", "p"}),
+        lambda arm: arm.config.dropout is Dropout.VANILLA and arm.config.p == p,
+    )
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Arms and, in the same order, what each was tested against and with what outcome (None for a baseline itself, and

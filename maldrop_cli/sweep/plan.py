@@ -41,9 +41,10 @@ def grid(
     return distinct(points)
 
 
-def with_references(base: RunConfig, points: Sequence[RunConfig]) -> list[RunConfig]:
-    """``none`` and ``vanilla`` before the points, unless they are among them."""
-    return distinct([*arms(base, (Dropout.NONE, Dropout.VANILLA)), *points])
+def with_references(bases: Sequence[RunConfig], points: Sequence[RunConfig]) -> list[RunConfig]:
+    """``none`` and ``vanilla`` of each base before the points, unless they are among them."""
+    references = [each for base in bases for each in arms(base, (Dropout.NONE, Dropout.VANILLA))]
+    return distinct([*references, *points])
 
 
 def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
