@@ -159,7 +159,7 @@ FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that de
     "selector": {
         Selector.HEURISTIC: ("omega",),
         Selector.LEAST_USEFUL: ("omega",),
-        Selector.JOINT: ("omega", "joint_iterations", "joint_starts"),  # omega: in a start, for batches
+        Selector.JOINT: ("omega", "joint_iterations", "joint_starts"),  # omega: in a start, with one mask a batch
     },
 }
 CONDITIONAL = {name for names in SETTINGS.values() for name in names} | {
@@ -309,6 +309,11 @@ class RunConfig:
         return "rho" in SETTINGS[self.dropout]
 
     @property
+    def chooses(self) -> bool:
+        """Whether the variant chooses neurons, so that its masks can be held against the jointly worst."""
+        return self.has_rho and self.unit is not Unit.WEIGHT
+
+    @property
     def unit(self) -> Unit:
         """What ``rho`` counts."""
         return UNITS.get(self.dropout, Unit.NEURON)
@@ -320,8 +325,10 @@ class RunConfig:
         for kind, settings_of in FURTHER_SETTINGS.items():
             if kind in relevant:
                 relevant |= set(settings_of.get(getattr(self, kind), ()))
-        if not self.fidelity_every:  # it changes no number, but a run without it lacks what it measures
+        if not self.fidelity_every or not self.chooses:  # it changes no number, but is missed where it was not measured
             relevant -= {"fidelity_every"}
+        if self.selector is Selector.JOINT and (self.granularity is Granularity.SAMPLE or not self.joint_starts):
+            relevant -= {"omega"}
         identity = {name: value for name, value in settings.items() if name in relevant}
         if self.data.dataset is not Dataset.SYNTHETIC:
             identity["data"] = {"dataset": self.data.dataset, "image_size": self.data.image_size}

@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from maldrop_cli import masks
-from maldrop_cli.config import MaldropError, RunConfig, Schedule, UsageError
+from maldrop_cli.config import MaldropError, RunConfig, UsageError
 from maldrop_cli.datasets import ImageData, Split
 from maldrop_cli.devices import device_name, random_state, set_random_state, synchronize, threads
-from maldrop_cli.dropout import SCHEDULES, Step
 from maldrop_cli.models import (
     Classifier,
     Normalise,
@@ -33,6 +32,7 @@ from maldrop_cli.results import checkpoint
 from maldrop_cli.results.checkpoint import Checkpoint
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment, rows_from_json
 from maldrop_cli.results.store import Store
+from maldrop_cli.variants import rho_of
 
 PROBED = ("probe_loss", "raised_mask", "raised_joint", "raised_ceiling")  # of EpochRow, by masks.fidelity
 
@@ -60,29 +60,6 @@ def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.
         environment=environment(str(device), device_name(device), threads(), workers),
         hidden_width=hidden_width(config.model, config.depth, data.shape),
     )
-
-
-def rho_of(config: RunConfig, width: int, epoch: int, batch: int, rng: random.Random | None = None) -> int:
-    """How many of ``width`` neurons the run's schedule drops; ``epoch`` and ``batch`` as in :class:`Step`."""
-    step = Step(
-        epoch,
-        batch,
-        period=config.period,
-        rng=rng,
-        rate=config.rate,
-        rho_end=config.rho_end,
-        horizon=config.horizon,
-    )
-    return SCHEDULES[config.schedule.value](config.rho, width, step)
-
-
-def rhos_of(config: RunConfig, units: int) -> tuple[int, ...] | None:
-    """rho in each epoch, or None where it changes from batch to batch."""
-    if config.schedule is Schedule.RANDOMIZED:
-        return None
-    if config.schedule is Schedule.PERIODIC and config.period > 1 and config.rho > 0:
-        return None
-    return tuple(rho_of(config, units, epoch, batch=0) for epoch in range(config.epochs))
 
 
 def train_one(
@@ -237,7 +214,7 @@ class Training:
         """The fields of EpochRow that the probe batch gives, in the epochs in which it is looked at."""
         if not self._looks(epoch):
             return {}
-        probe, seed = masks.probe_images(self.data.train), stream(self.config.seed, "probe")
+        probe, seed = masks.probe_images(self.data.train), stream(self.config.seed, f"probe/{self.done}")
         found = masks.fidelity(self.model, self.normalise, probe, masks.typical_rho(rhos), seed)
         if found is None:
             return {}

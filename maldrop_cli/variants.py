@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from maldrop_cli.config import SPATIAL, Dropout, RunConfig, Selector, Unit, UsageError
+from maldrop_cli.config import SPATIAL, Dropout, RunConfig, Schedule, Selector, Unit, UsageError
 from maldrop_cli.dropout import (
+    SCHEDULES,
     Composition,
     DropConnect,
     MalDropConnect,
     NestedDropout,
     Regulariser,
     SpatialDropout,
+    Step,
     TargetedDropout,
     VanillaDropout,
 )
-from maldrop_cli.dropout.worst import MOST_SETS
+from maldrop_cli.dropout.worst import too_many_sets
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,46 @@ class Head:
 
 def check_variant(config: RunConfig, head: Head) -> None:
     """UsageError where ``config.dropout`` can't be had before this head: channels that are not there, or more sets of
-    ``config.rho`` neurons than ``exhaustive`` tries."""
+    neurons than ``exhaustive`` tries."""
     if config.dropout in SPATIAL and head.channels is None:
         raise UsageError(
             f"--dropout: {config.dropout} drops channels, and the {head.width:,} neurons before the last layer of "
             f"{config.model} are no longer arranged in any; --model cnn has them"
         )
     if "selector" in config.identity() and config.selector is Selector.EXHAUSTIVE:
-        count = math.comb(head.width, config.rho)
-        if count > MOST_SETS:
-            raise UsageError(
-                f"--selector: exhaustive would try 10^{math.log10(count):.0f} sets of {config.rho} among {head.width} "
-                f"neurons, and takes at most {MOST_SETS:,}; joint finds the worst set without trying all"
-            )
+        for rho in _possible_rhos(config, head.width):
+            if refusal := too_many_sets(head.width, rho):
+                raise UsageError(f"--selector: {refusal}")
+
+
+def _possible_rhos(config: RunConfig, width: int) -> set[int]:
+    """All that the schedule may ask for, and where it asks for any, the half of which there are most sets."""
+    if config.schedule is Schedule.RANDOMIZED:
+        return {width // 2}
+    return {config.rho} if (rhos := rhos_of(config, width)) is None else set(rhos)
+
+
+def rho_of(config: RunConfig, width: int, epoch: int, batch: int, rng: random.Random | None = None) -> int:
+    """How many of ``width`` neurons the run's schedule drops; ``epoch`` and ``batch`` as in :class:`Step`."""
+    step = Step(
+        epoch,
+        batch,
+        period=config.period,
+        rng=rng,
+        rate=config.rate,
+        rho_end=config.rho_end,
+        horizon=config.horizon,
+    )
+    return SCHEDULES[config.schedule.value](config.rho, width, step)
+
+
+def rhos_of(config: RunConfig, units: int) -> tuple[int, ...] | None:
+    """rho in each epoch, or None where it changes from batch to batch."""
+    if config.schedule is Schedule.RANDOMIZED:
+        return None
+    if config.schedule is Schedule.PERIODIC and config.period > 1 and config.rho > 0:
+        return None
+    return tuple(rho_of(config, units, epoch, batch=0) for epoch in range(config.epochs))
 
 
 Builder = Callable[[RunConfig, Head, "torch.Generator | None"], Regulariser]

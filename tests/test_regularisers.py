@@ -236,7 +236,9 @@ def test_compositions_are_one_layer_after_the_other(vanilla_first: bool, granula
     else:
         keep[:, drop] = 0.0
     torch.testing.assert_close(linear(hidden, weight), linear(thinned * keep, inputs.weight_CD))
-    assert maldrop.drop_totals() == (rho * N, D * N)
+    culled = (inputs.hidden_ND != 0) & (thinned == 0) if vanilla_first else torch.zeros(N, D, dtype=torch.bool)
+    assert torch.equal(maldrop.drops, ((keep == 0) & ~culled).sum(0))  # a culled neuron can't be dropped
+    assert torch.equal(maldrop.culled, culled.sum(0))
 
     active = inputs.hidden_ND[0] != 0
     assert both.drop_totals() == (int((active & ((thinned * keep)[0] == 0)).sum()), int(active.sum()))
@@ -244,6 +246,25 @@ def test_compositions_are_one_layer_after_the_other(vanilla_first: bool, granula
     hidden, weight = both(inputs)
     torch.testing.assert_close(weight, inputs.weight_CD * maldrop.pass_rates(torch.float64))
     assert torch.equal(hidden, inputs.hidden_ND)
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+@pytest.mark.parametrize("vanilla_first", [True, False])
+def test_what_scales_at_test_time_is_the_mean_of_what_training_did(vanilla_first: bool, granularity: str) -> None:
+    """The mean factor of each neuron over many batches of the same images."""
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.rand(8, 6, generator=generator, dtype=torch.float64) + 0.1
+    weight = torch.randn(3, 6, generator=generator, dtype=torch.float64)
+    inputs = LastLayer(hidden, weight, None, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
+    vanilla = VanillaDropout(0.5)
+    maldrop = TargetedDropout(6, 3, rho=2, granularity=granularity, omega="classes")
+    both = Composition(*((vanilla, maldrop) if vanilla_first else (maldrop, vanilla)))
+    torch.manual_seed(0)
+    total, rounds = torch.zeros(6, dtype=torch.float64), 4000
+    for _ in range(rounds):
+        now, masked = both(inputs)
+        total += (now / hidden).mean(0) * (masked != 0).all(0)
+    torch.testing.assert_close(maldrop.pass_rates(torch.float64), total / rounds, atol=0.03, rtol=0)
 
 
 def test_a_composition_passes_on_rho_and_epochs() -> None:

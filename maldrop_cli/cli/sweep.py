@@ -80,12 +80,11 @@ def sweep(
     bases = [replace(base, selector=selectors[0]) for base in several_bases(subject, training, given)]
 
     from maldrop_cli.cli.session import Session, available, head_of, sized
-    from maldrop_cli.engine import rhos_of
     from maldrop_cli.render.masks import mask_table
     from maldrop_cli.render.runs import arm_rows, failures, machine_line, name, sweep_table, sweep_title
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare, of_vanilla
-    from maldrop_cli.variants import Head
+    from maldrop_cli.variants import Head, rhos_of
 
     session = Session(subject, training, device, output, execution)
 

@@ -169,7 +169,7 @@ def timeit(
                 samples,
                 peaks[name],
                 raised=harm.mask if harm else None,
-                harm_of_joint=100 * harm.mask / harm.joint if harm and harm.joint else None,
+                harm_of_joint=100 * harm.mask / harm.joint if harm and harm.joint > 0 else None,
                 mask_of_joint=harm.agreement if harm else None,
             )
         )

@@ -12,7 +12,6 @@ counts how often each neuron passes, and scales by that rate at test time (secti
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
-from maldrop_cli.dropout.selectors import GRANULARITIES, SELECTORS, check_choice, check_layer, check_rho, mask_of
+from maldrop_cli.dropout.selectors import (
+    GRANULARITIES,
+    NEEDS_LABELS,
+    SELECTORS,
+    check_choice,
+    check_layer,
+    check_rho,
+    mask_of,
+)
 
 PASS_RATES = ("cumulative", "epoch", "none")
 
@@ -58,40 +65,44 @@ class Regulariser(nn.Module):
 # --- inverted: scaled up in training ---------------------------------------------------------------------------------
 
 
-class InvertedDropout(Regulariser):
-    """Drops with probability ``p`` and scales the rest by 1/(1-p) in training, by one of torch's own modules.
-
-    Those keep no mask. To report the realised rate without slowing them, the first example of every batch is looked at:
-    of its neurons that were not 0, how many are 0 now.
-    """
+class Observed(Regulariser):
+    """Keeps no mask of every example. To report the realised rate without slowing training, the first example of every
+    batch is looked at: of its neurons that were not 0, how many are 0 now."""
 
     dropped: Tensor
     offered: Tensor
 
-    def __init__(self, dropout: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.dropout = dropout
         self.register_buffer("dropped", torch.zeros((), dtype=torch.int64))
         self.register_buffer("offered", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
-        hidden_ND = self.drop(layer.hidden_ND)
-        if self.training:
-            self._count(layer.hidden_ND[0], hidden_ND[0])
-        return hidden_ND, layer.weight_CD
-
-    def drop(self, hidden_ND: Tensor) -> Tensor:
-        dropped: Tensor = self.dropout(hidden_ND)
-        return dropped
-
     @torch.no_grad()
-    def _count(self, before: Tensor, after: Tensor) -> None:
+    def _observe(self, before: Tensor, after: Tensor) -> None:
         active = torch.count_nonzero(before)
         self.offered += active
         self.dropped += active - torch.count_nonzero(after)
 
     def drop_totals(self) -> tuple[int, int]:
         return int(self.dropped), int(self.offered)
+
+
+class InvertedDropout(Observed):
+    """Drops with probability ``p`` and scales the rest by 1/(1-p) in training, by one of torch's own modules."""
+
+    def __init__(self, dropout: nn.Module) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+        hidden_ND = self.drop(layer.hidden_ND)
+        if self.training:
+            self._observe(layer.hidden_ND[:1], hidden_ND[:1])
+        return hidden_ND, layer.weight_CD
+
+    def drop(self, hidden_ND: Tensor) -> Tensor:
+        dropped: Tensor = self.dropout(hidden_ND)
+        return dropped
 
 
 class VanillaDropout(InvertedDropout):
@@ -128,7 +139,7 @@ class DropConnect(InvertedDropout):
     def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
         weight_CD = self.drop(layer.weight_CD)
         if self.training:
-            self._count(layer.weight_CD, weight_CD)
+            self._observe(layer.weight_CD, weight_CD)
         return layer.hidden_ND, weight_CD
 
 
@@ -142,13 +153,15 @@ class CountedDropout(Regulariser):
         shape: of what is counted: (D,) neurons or (C, D) weights.
         pass_rate: ``cumulative``, over all training; ``epoch``, since :meth:`begin_epoch`; ``none``, no scaling.
 
-    ``drops``, how many examples each neuron or weight was dropped for, and ``examples`` are buffers: they move, save
-    and load with the module. Each forward pass in training mode counts: under activation checkpointing twice, and with
+    ``drops``, how many examples each neuron or weight was dropped for, ``examples``, and ``culled``, in how many of
+    them another dropout had set it to 0 before, so that it could not be dropped, are buffers: they move, save and load
+    with the module. Each forward pass in training mode counts: under activation checkpointing twice, and with
     several processes on each for itself. A subclass gives :meth:`drop`.
     """
 
     drops: Tensor
     examples: Tensor
+    culled: Tensor
 
     def __init__(self, shape: Sequence[int], pass_rate: str = "cumulative") -> None:
         super().__init__()
@@ -157,21 +170,26 @@ class CountedDropout(Regulariser):
         self.pass_rate = pass_rate
         self.register_buffer("drops", torch.zeros(*shape, dtype=torch.int64))
         self.register_buffer("examples", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("culled", torch.zeros(*shape, dtype=torch.int64))
 
-    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
-        """The hidden_ND and weight_CD of a training batch; adds to ``drops`` how many examples each was dropped for."""
+    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The hidden_ND and weight_CD of a training batch; adds to ``drops`` how many examples each was dropped for,
+        but for those in which it was culled before."""
         raise NotImplementedError
 
     def pass_rates(self, dtype: torch.dtype | None = None) -> Tensor:
-        """p^Pass of section 4.2: for each neuron or weight the share of training examples that it passed; 1 before
-        training. Shaped like ``drops``."""
-        return 1.0 - self.drops.to(dtype or torch.get_default_dtype()) / self.examples.clamp(min=1)
+        """p^Pass of section 4.2: for each neuron or weight the share of training examples that it passed, of those in
+        which it was there to be dropped; 1 before training. Shaped like ``drops``."""
+        return 1.0 - self.drops.to(dtype or torch.get_default_dtype()) / (self.examples - self.culled).clamp(min=1)
 
-    def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+    def forward(self, layer: LastLayer, culled_ND: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``culled_ND``: True where a dropout before this one has set a neuron to 0."""
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if self.training:
-            hidden_ND, weight_CD = self.drop(layer)
+            hidden_ND, weight_CD = self.drop(layer, culled_ND)
             self.examples += hidden_ND.shape[0]  # last: a call that raises counts nothing
+            if culled_ND is not None:
+                self.culled += culled_ND.sum(0)
         elif self.pass_rate != "none":
             precise = torch.promote_types(weight_CD.dtype, torch.float32)  # a count has more digits than bf16
             weight_CD = weight_CD * self.pass_rates(precise).to(weight_CD.dtype)
@@ -181,18 +199,20 @@ class CountedDropout(Regulariser):
         if self.pass_rate == "epoch":
             self.drops.zero_()
             self.examples.zero_()
+            self.culled.zero_()
 
     def drop_totals(self) -> tuple[int, int]:
         return int(self.drops.sum()), int(self.examples) * self.drops.numel()
 
-    def _drop_neurons(self, layer: LastLayer, drop: Tensor) -> tuple[Tensor, Tensor]:
+    def _drop_neurons(self, layer: LastLayer, drop: Tensor, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         """Zero and count the neurons ``drop``: drop_NR, or one drop_R for the whole batch."""
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if drop.ndim == 2:
-            flat = drop.flatten()
-            self.drops.index_add_(0, flat, torch.ones_like(flat))
+            counts = torch.ones_like(drop) if culled_ND is None else (~culled_ND).gather(1, drop).to(drop.dtype)
+            self.drops.index_add_(0, drop.flatten(), counts.flatten())
             return hidden_ND.scatter(1, drop, 0.0), weight_CD
-        self.drops.index_add_(0, drop, torch.full_like(drop, hidden_ND.shape[0]))
+        counts = torch.full_like(drop, hidden_ND.shape[0])
+        self.drops.index_add_(0, drop, counts if culled_ND is None else counts - culled_ND[:, drop].sum(0))
         if weight_CD.shape[0] <= hidden_ND.shape[0]:
             return hidden_ND, weight_CD.index_fill(1, drop, 0.0)
         return hidden_ND.index_fill(1, drop, 0.0), weight_CD
@@ -205,9 +225,11 @@ class RhoDropout(CountedDropout):
     a module holds, but not for every length of a tensor (0 and 1 apart, which are special to it).
     """
 
-    def __init__(self, shape: Sequence[int], units: int, rho: int, pass_rate: str = "cumulative") -> None:
+    def __init__(
+        self, shape: Sequence[int], units: int, rho: int, pass_rate: str = "cumulative", unit: str = "neuron"
+    ) -> None:
         super().__init__(shape, pass_rate)
-        self.units = units
+        self.units, self.unit = units, unit
         self.rho = rho
 
     @property
@@ -216,9 +238,9 @@ class RhoDropout(CountedDropout):
 
     @rho.setter
     def rho(self, rho: int) -> None:
-        self._rho_as_length = torch.empty(check_rho(rho, self.units), dtype=torch.bool)
-        if dynamo := sys.modules.get("torch._dynamo"):  # says that the length will change, before it is seen to
-            dynamo.maybe_mark_dynamic(self._rho_as_length, 0)
+        self._rho_as_length = torch.empty(check_rho(rho, self.units, self.unit), dtype=torch.bool)
+        # What torch._dynamo.maybe_mark_dynamic does, without the second that it takes to load: the length will change.
+        vars(self._rho_as_length).update(_dynamo_weak_dynamic_indices={0}, _has_dynamo_dim_marking=True)
 
 
 class TargetedDropout(RhoDropout):
@@ -253,7 +275,7 @@ class TargetedDropout(RhoDropout):
     ) -> None:
         if channels is not None and (channels < 1 or width % channels):
             raise ValueError(f"{width} neurons can't be divided into {channels} channels")
-        super().__init__((width,), channels or width, rho, pass_rate)
+        super().__init__((width,), channels or width, rho, pass_rate, "channel" if channels else "neuron")
         area = width // channels if channels else 1
         check_choice(selector, granularity, area)
         self.selector = selector
@@ -270,11 +292,11 @@ class TargetedDropout(RhoDropout):
         drop = SELECTORS[self.selector](layer, check_rho(rho, self.units), options)
         return mask_of(layer.hidden_ND, drop)
 
-    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
-        check_layer(layer, self.selector)
+    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+        check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
         if self.rho == 0:
             return layer.hidden_ND, layer.weight_CD
-        return self._drop_neurons(layer, self.select(layer))
+        return self._drop_neurons(layer, self.select(layer), culled_ND)
 
     def extra_repr(self) -> str:
         granularity = GRANULARITIES[self.options.per_sample]
@@ -303,14 +325,18 @@ class NestedDropout(CountedDropout):
         self.per_sample = granularity == "sample"
         self.generator = generator
 
-    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
+    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         examples, width = hidden_ND.shape
         uniform = torch.rand(
             examples if self.per_sample else 1, generator=self.generator, device=hidden_ND.device, dtype=torch.float32
         )
-        # the inverse of P(b <= k) = 1 - (1 - stop)^k; b - 1 neurons pass for certain, and the b-th
-        last = torch.log1p(-uniform) / math.log1p(-self.stop) if 0 < self.stop < 1 else uniform * 0 + _edge(self.stop)
+        if self.stop <= 0:  # everything passes
+            last = torch.full_like(uniform, width)
+        elif self.stop >= 1:  # the first neuron alone
+            last = torch.zeros_like(uniform)
+        else:  # the inverse of P(b <= k) = 1 - (1 - stop)^k; the index of the last that passes is b - 1
+            last = torch.log1p(-uniform) / math.log1p(-self.stop)
         gone = torch.arange(width, device=hidden_ND.device) > last.clamp(max=width).floor().unsqueeze(1)
         if self.per_sample:
             self.drops += gone.sum(0)
@@ -338,11 +364,6 @@ def stop_probability(width: int, p: float) -> float:
     return high
 
 
-def _edge(stop: float) -> float:
-    """The index of the last neuron that passes where the prior is none: all pass, or the first alone."""
-    return math.inf if stop <= 0 else 0.0
-
-
 class MalDropConnect(RhoDropout):
     """Drops exactly the ``rho`` weights of the last layer that help the right answer most, one mask for the batch.
 
@@ -360,11 +381,11 @@ class MalDropConnect(RhoDropout):
         omega: float | str | None = None,
         pass_rate: str = "cumulative",
     ) -> None:
-        super().__init__((classes, width), classes * width, rho, pass_rate)
+        super().__init__((classes, width), classes * width, rho, pass_rate, "weight")
         self.omega = omega_value(omega, width, classes)
 
-    def drop(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
-        check_layer(layer, "heuristic")
+    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+        check_layer(layer, "maldropconnect", needs_labels=True)
         if self.rho == 0:
             return layer.hidden_ND, layer.weight_CD
         drop_R = self._select(layer)
@@ -390,24 +411,19 @@ def weight_scores(layer: LastLayer, omega: float) -> Tensor:
 # --- one after the other ---------------------------------------------------------------------------------------------
 
 
-class Composition(Regulariser):
+class Composition(Observed):
     """Several regularisers, each applied to what the one before it left.
 
     Footnote 4 of the paper: to drop among the remaining neurons is not quite the same as one dropout layer after the
     other, since the second may set a 0 to 0. This is the latter. MalDrop after vanilla dropout scores the thinned
-    hidden layer, where a culled neuron scores 0, so it goes only where fewer than ``rho`` of the others help. As in
-    :class:`InvertedDropout`, the realised rate is that of the active neurons in the first example of every batch.
+    hidden layer, where a culled neuron scores 0. Where it takes one nevertheless, nothing is lost, and its pass rate
+    counts neither that example as a drop nor, wherever it was culled, as a pass.
     """
-
-    dropped: Tensor
-    offered: Tensor
 
     def __init__(self, *members: Regulariser) -> None:
         super().__init__()
         self.modules_in_order = nn.ModuleList(members)
         self.units = max(member.units for member in members)
-        self.register_buffer("dropped", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("offered", torch.zeros((), dtype=torch.int64))
 
     @property
     def members(self) -> list[Regulariser]:
@@ -424,19 +440,20 @@ class Composition(Regulariser):
             member.rho = rho
 
     def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
-        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
+        hidden_ND, weight_CD, culled_ND = layer.hidden_ND, layer.weight_CD, None
         for member in self.members:
-            hidden_ND, weight_CD = member(layer._replace(hidden_ND=hidden_ND, weight_CD=weight_CD))
+            now = layer._replace(hidden_ND=hidden_ND, weight_CD=weight_CD)
+            if isinstance(member, CountedDropout):
+                hidden_ND, weight_CD = member(now, culled_ND)
+            else:
+                hidden_ND, weight_CD = member(now)
+                if self.training:
+                    culled_ND = (now.hidden_ND != 0) & (hidden_ND == 0)
         if self.training:
-            with torch.no_grad():
-                active = layer.hidden_ND[0] != 0
-                self.offered += active.sum()
-                self.dropped += (active & ((hidden_ND[0] == 0) | (weight_CD == 0).all(0))).sum()
+            gone_D = (weight_CD == 0).all(0) & (layer.weight_CD != 0).any(0)
+            self._observe(layer.hidden_ND[:1], hidden_ND[:1].masked_fill(gone_D, 0.0))
         return hidden_ND, weight_CD
 
     def begin_epoch(self) -> None:
         for member in self.members:
             member.begin_epoch()
-
-    def drop_totals(self) -> tuple[int, int]:
-        return int(self.dropped), int(self.offered)

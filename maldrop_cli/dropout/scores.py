@@ -122,7 +122,7 @@ def single(layer: LastLayer, options: Options) -> Tensor:
     assert labels_N is not None
     logp_NC = F.log_softmax(F.linear(hidden_ND, weight_CD, bias_C), dim=1)
     (examples, width), steep = hidden_ND.shape, torch.compiler.is_compiling() or _steep(hidden_ND, weight_CD)
-    items = max(options.score_bytes // (3 * logp_NC.element_size()), 1)  # of the three arrays of a block
+    items = max(options.score_bytes // (4 * logp_NC.element_size()), 1)  # of the four arrays of a block
     neurons = min(width, items)
     rows = max(items // neurons, 1)
     score = logp_NC.new_zeros((examples, width) if options.per_sample else width)

@@ -84,23 +84,23 @@ def check_count(name: str, value: int) -> int:
     return count
 
 
-def check_rho(rho: int, width: int) -> int:
-    """``rho`` as an int; ValueError unless 0 <= rho <= width, TypeError unless it is a whole number."""
+def check_rho(rho: int, units: int, unit: str = "neuron") -> int:
+    """``rho`` as an int; ValueError unless 0 <= rho <= units, TypeError unless it is a whole number."""
     count = operator.index(rho)
-    if not 0 <= count <= width:
-        raise ValueError(f"rho is {count}, but the layer has {width} neurons: rho must be from 0 to {width}")
+    if not 0 <= count <= units:
+        raise ValueError(f"rho is {count}, but the layer has {units} {unit}s: rho must be from 0 to {units}")
     return count
 
 
-def check_layer(layer: LastLayer, selector: str) -> None:
-    """Raise ValueError unless the shapes fit and the labels that ``selector`` needs are there."""
+def check_layer(layer: LastLayer, what: str, needs_labels: bool) -> None:
+    """Raise ValueError unless the shapes fit and the labels are there, if ``what`` needs them."""
     hidden_ND, weight_CD, _, labels_N = layer
     if hidden_ND.ndim != 2 or weight_CD.ndim != 2 or hidden_ND.shape[1] != weight_CD.shape[1]:
         raise ValueError(
             f"hidden is {tuple(hidden_ND.shape)} and weight {tuple(weight_CD.shape)}; they must be (N, D) and (C, D)"
         )
-    if labels_N is None and selector in NEEDS_LABELS:
-        raise ValueError(f"the selector {selector!r} needs labels")
+    if labels_N is None and needs_labels:
+        raise ValueError(f"{what} needs labels")
     if labels_N is not None and labels_N.shape != hidden_ND.shape[:1]:
         raise ValueError(f"labels are {tuple(labels_N.shape)}; {hidden_ND.shape[0]} examples need as many labels")
 
@@ -140,7 +140,7 @@ def keep_mask(
     """
     check_choice(selector, granularity)
     layer = LastLayer(hidden_ND, weight_CD, bias_C, labels_N)
-    check_layer(layer, selector)
+    check_layer(layer, f"the selector {selector!r}", selector in NEEDS_LABELS)
     classes, width = weight_CD.shape
     options = Options(
         omega_value(omega, width, classes),
@@ -172,7 +172,7 @@ def worst_set(
     """
     check_choice("joint", granularity)
     layer = LastLayer(hidden_ND.to(weight_CD.dtype), weight_CD, bias_C, labels_N)
-    check_layer(layer, "joint")
+    check_layer(layer, "worst_set", needs_labels=True)
     classes, width = weight_CD.shape
     options = Options(
         omega_value(None, width, classes),

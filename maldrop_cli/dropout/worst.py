@@ -87,12 +87,9 @@ def greedy(layer: LastLayer, rho: int, options: Options) -> Tensor:
 def exhaustive(layer: LastLayer, rho: int, options: Options) -> Tensor:
     """The worst of all binom(D, rho) sets. ValueError, naming the count, where there are more than ``MOST_SETS``."""
     examples, width = layer.hidden_ND.shape
+    if refusal := too_many_sets(width, rho):
+        raise ValueError(f"the selector {refusal}")
     count = math.comb(width, rho)
-    if count > MOST_SETS:
-        raise ValueError(
-            f"the selector 'exhaustive' would have to try {count:.3g} sets of {rho} among {width} neurons; "
-            f"it takes at most {MOST_SETS:,} ('joint' finds the worst set without trying all)"
-        )
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
     logits_NC = F.linear(hidden_ND, weight_CD, bias_C)
@@ -112,6 +109,18 @@ def exhaustive(layer: LastLayer, rho: int, options: Options) -> Tensor:
     winner = torch.stack(losses).argmax(0)
     drop = torch.stack(drops)
     return drop[winner, torch.arange(examples, device=drop.device)] if options.per_sample else drop[winner]
+
+
+def too_many_sets(width: int, rho: int) -> str:
+    """Why ``exhaustive`` would refuse, naming the count; empty where it would not."""
+    count = math.comb(width, rho)
+    if count <= MOST_SETS:
+        return ""
+    shown = f"{count:,}" if count < 10**9 else f"10^{math.log10(count):.1f}"
+    return (
+        f"exhaustive would have to try {shown} sets of {rho} among {width} neurons, and takes at most {MOST_SETS:,}; "
+        "joint looks for the worst set without trying all"
+    )
 
 
 def _top(score: Tensor, rho: int) -> Tensor:
@@ -223,6 +232,8 @@ def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, 
     def scores(logits_SNC: Tensor, rows: Tensor) -> Tensor:
         return _against_all(layer, logits_SNC.softmax(2))
 
+    if len(hidden_ND) == 0:
+        return torch.arange(rho, device=hidden_ND.device), 0  # nothing is at stake
     drop_SR = _top(_batch_starts(layer, logits_NC, rho, options), rho)
     height_S, _ = look(drop_SR, torch.arange(len(drop_SR)))
     drop_SR = drop_SR[height_S.topk(min(MOST_CLIMBS, len(height_S))).indices]

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from maldrop_cli.config import RunConfig, Schedule
-from maldrop_cli.engine import rho_of
 from maldrop_cli.render.runs import identity, is_annealed, name, saturation, schedule_settings, settings, settings_line
 from maldrop_cli.render.tables import Column, Table, duration, number, plural
-from maldrop_cli.variants import Head
+from maldrop_cli.variants import Head, rho_of
 
 BAR = 40  # characters that stand for the whole layer
 SPARK = 40  # most epochs that a sparkline has room for

@@ -52,7 +52,7 @@ class EpochRow:
     @property
     def fidelity(self) -> float | None:
         """The harm of the mask in percent of that of the jointly worst set."""
-        if self.raised_mask is None or not self.raised_joint:
+        if self.raised_mask is None or self.raised_joint is None or self.raised_joint <= 0:
             return None
         return 100 * self.raised_mask / self.raised_joint
 
