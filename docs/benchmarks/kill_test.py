@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 EPOCHS = 20
-SWEEP = ("--rho", "0..4096/22", "--epochs", str(EPOCHS))
+SWEEP = ("--dataset", "synthetic", "--images", "600", "--rho", "0..1024/22", "--epochs", str(EPOCHS))
 TIMES = ("seconds", "time_vs_none", "workers")
 
 
@@ -53,6 +53,14 @@ def workers_of(process: int) -> list[int]:
     return found
 
 
+def wait_for_epochs(folder: Path, epochs: int, process: "subprocess.Popen[bytes]") -> None:
+    """Until so many more are written down: some are lost at every kill, so that the number may fall as well."""
+    seen: set[int] = set()
+    while len(seen) <= epochs and process.poll() is None:
+        seen.add(sum(path.read_bytes().count(b"\n") for path in folder.glob("maldrop-runs/*/epochs.jsonl")))
+        time.sleep(0.005)
+
+
 def check(before: dict[Path, bytes], folder: Path) -> None:
     now = results(folder)
     changed = [path for path, content in before.items() if now.get(path) != content]
@@ -74,7 +82,8 @@ def main() -> None:
         before: dict[Path, bytes] = {}
         process = start(killed, 2)
         while sum(kills.values()) < arguments.kills:
-            time.sleep(rng.uniform(0.0, 5.0))  # from before a worker is ready to well into its runs
+            wait_for_epochs(killed, rng.randrange(4), process)
+            time.sleep(rng.choice([rng.uniform(0, 0.05), rng.uniform(0, 3)]))  # in mid-run, or while workers start
             assert process.poll() is None, "the sweep ended before all kills: it needs more points, or more epochs"
             targets = workers_of(process.pid)
             if rng.random() < 1 / 3:
