@@ -52,7 +52,7 @@ def subjects(
         noise = torch.Generator(device).manual_seed(0)
         model = build_model(config, shape, classes, noise).to(device).train()
         if select is not None:
-            _replace_selector(model.head.regulariser, select)
+            _replace_selector(model.head.regulariser, name, select)
         optimizer = make_optimizer(model, config, device)
         return Subject(name, _step(model, optimizer, images, labels), naive=select is not None)
 
@@ -69,9 +69,10 @@ def subject_name(config: RunConfig) -> str:
     return str(config.selector if config.dropout is Dropout.MALDROP else config.dropout)
 
 
-def _replace_selector(regulariser: Regulariser, select: Select) -> None:
-    """Let ``regulariser`` choose by ``select``, a naive form that no registry has."""
+def _replace_selector(regulariser: Regulariser, name: str, select: Select) -> None:
+    """Let ``regulariser`` choose by ``select``, a naive form that no registry has under its ``name``."""
     assert isinstance(regulariser, TargetedDropout)
+    regulariser.selector = name  # known to no fused kernel, which would not ask `select`
     rho, options = regulariser.rho, regulariser.options
     regulariser.select = lambda layer: select(layer, rho, options)  # type: ignore[method-assign]
 
