@@ -101,7 +101,8 @@ class _DropHighest(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (drop_ND,) = ctx.saved_tensors
-        return torch.where(drop_ND, 0.0, grads[0]), *[None] * 7
+        zero = grads[0].new_zeros(())  # a bare 0.0 would be copied to the device, which waits, and breaks CUDA graphs
+        return torch.where(drop_ND, zero, grads[0]), *[None] * 7
 
 
 # --- as operators of torch -------------------------------------------------------------------------------------------
