@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maldrop_cli.dropout.dispatch import drop_samples
 from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
 from maldrop_cli.dropout.selectors import (
     GRANULARITIES,
@@ -27,7 +28,7 @@ from maldrop_cli.dropout.selectors import (
     check_choice,
     check_layer,
     check_rho,
-    mask_of,
+    selected_mask,
 )
 
 PASS_RATES = ("cumulative", "epoch", "none")
@@ -289,13 +290,16 @@ class TargetedDropout(RhoDropout):
     def mask(self, layer: LastLayer, rho: int, generator: torch.Generator | None) -> Tensor:
         """The mask that these settings give with another rho and source of randomness: keep_ND, counting nothing."""
         options = self.options._replace(generator=generator)
-        drop = SELECTORS[self.selector](layer, check_rho(rho, self.units), options)
-        return mask_of(layer.hidden_ND, drop)
+        return selected_mask(layer, self.selector, check_rho(rho, self.units), options)
 
     def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
         if self.rho == 0:
             return layer.hidden_ND, layer.weight_CD
+        if culled_ND is None:  # the fused kernel counts every drop
+            hidden_ND = drop_samples(layer, self.selector, self.rho, self.options, self.drops)
+            if hidden_ND is not None:
+                return hidden_ND, layer.weight_CD
         return self._drop_neurons(layer, self.select(layer), culled_ND)
 
     def extra_repr(self) -> str:

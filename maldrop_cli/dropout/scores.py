@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maldrop_cli.dropout import fused
+
 Score = Callable[["LastLayer", "Options"], Tensor]
 
 
@@ -66,6 +68,8 @@ def heuristic(layer: LastLayer, options: Options) -> Tensor:
     """
     hidden_ND, weight_CD, _, labels_N = layer
     assert labels_N is not None
+    if not options.per_sample and fused.scores_apply(hidden_ND, weight_CD):
+        return fused.linear_score(hidden_ND, weight_CD, labels_N, options.omega)
     omega, total_D = options.omega, weight_CD.sum(0)
     few_classes = 4 * weight_CD.shape[0] <= hidden_ND.shape[0]  # then C x D is by far the smaller array to work on
     if options.per_sample and few_classes:
@@ -121,6 +125,8 @@ def single(layer: LastLayer, options: Options) -> Tensor:
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
     logp_NC = F.log_softmax(F.linear(hidden_ND, weight_CD, bias_C), dim=1)
+    if fused.scores_apply(hidden_ND, weight_CD):
+        return fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, options.per_sample)
     (examples, width), steep = hidden_ND.shape, torch.compiler.is_compiling() or _steep(hidden_ND, weight_CD)
     items = max(options.score_bytes // (4 * logp_NC.element_size()), 1)  # of the four arrays of a block
     neurons = min(width, items)

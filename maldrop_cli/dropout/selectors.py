@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maldrop_cli.dropout import worst
+from maldrop_cli.dropout.dispatch import sample_mask
 from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, Score, omega_value
 
 GRANULARITIES = ("batch", "sample")
@@ -149,7 +150,7 @@ def keep_mask(
         iterations=check_count("iterations", iterations),
         vertices=check_count("vertices", vertices),
     )
-    return mask_of(hidden_ND, SELECTORS[selector](layer, check_rho(rho, width), options))
+    return selected_mask(layer, selector, check_rho(rho, width), options)
 
 
 @torch.no_grad()
@@ -184,6 +185,12 @@ def worst_set(
     with torch.autocast(hidden_ND.device.type, enabled=False):
         drop, loss_N, rounds = worst.ascend(layer, count, options)
         return worst.WorstSet(mask_of(hidden_ND, drop), loss_N, worst.ceilings(layer, count), rounds)
+
+
+def selected_mask(layer: LastLayer, selector: str, rho: int, options: Options) -> Tensor:
+    """keep_ND, False at what ``selector`` chooses; the arguments are taken as valid."""
+    keep_ND = sample_mask(layer, selector, rho, options)
+    return mask_of(layer.hidden_ND, SELECTORS[selector](layer, rho, options)) if keep_ND is None else keep_ND
 
 
 def mask_of(hidden_ND: Tensor, drop: Tensor) -> Tensor:
