@@ -8,7 +8,7 @@ compare: .venv/installed
 	$(BIN)/maldrop compare $(ARGS)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

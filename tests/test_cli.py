@@ -226,6 +226,26 @@ def test_timeit_phases_layer_and_scale(maldrop: Run) -> None:
     assert [row["value"] for row in rows("s.csv")] == ["32", "64", "128", "256", "512"]
 
 
+def test_timeit_counts_what_each_subject_drops(maldrop: Run) -> None:
+    result = maldrop("timeit", *TINY, "--rounds", "2", "--batch-size", "4", "-q", "--no-harm", "--csv", "t.csv",
+                     "--dropout", "none,maldrop,spatial-maldrop,maldropconnect", "--selector", "heuristic")  # fmt: skip
+    assert result.code == 0, result.err
+    assert {row["subject"]: row["rho"] for row in rows("t.csv")} == {
+        "none": "", "vanilla": "", "heuristic": "16", "spatial-maldrop": "1", "maldropconnect": "48",
+    }  # fmt: skip
+    assert (
+        maldrop("timeit", *TINY, "--rounds", "2", "-q", "--no-harm", "--dropout", "maldropconnect", "--rho", "300").code
+        == 0
+    )
+
+
+def test_annealing_that_saturates_is_said_by_train_and_compare(maldrop: Run) -> None:
+    for command in (("train",), ("compare", "--seeds", "1")):
+        result = maldrop(*command, *QUICK, "--schedule", "forward", "--rho", "100", "-q")
+        assert "annealed points drop everything (" in result.out
+        assert "--schedule forward-smooth" in result.out
+
+
 def test_timeit_without_files_leaves_the_harm_out(maldrop: Run) -> None:
     Path("empty").mkdir()
     Path("file").write_text("")
@@ -352,8 +372,8 @@ USAGE = [
     (("train", "--horizon", "0"), "--horizon: 0 is not a whole number from 1"),
     (("train", "--horizon", "1.5"), "--horizon"),
     (("train", *TINY, "--dry-run", "--device", "cuda:99"), "there are: auto, cpu"),
-    (("sweep", *TINY, "--dry-run", "--selector", "exhaustive"), "joint finds the worst set without trying all"),
-    (("train", *TINY, "--selector", "exhaustive"), "joint finds the worst set without trying all"),
+    (("sweep", *TINY, "--dry-run", "--selector", "exhaustive"), "joint looks for the worst set without trying all"),
+    (("train", *TINY, "--selector", "exhaustive"), "joint looks for the worst set without trying all"),
     (("timeit", *TINY, "--selector", "exhaustive"), "takes at most 100,000"),
     (("train", "--lr", "nan"), "--lr"),
     (("train", "--omega", "big"), "--omega"),
@@ -490,9 +510,8 @@ def test_memory_that_runs_out_is_one_line(maldrop: Run, monkeypatch: pytest.Monk
 
 
 def test_the_real_mnist(maldrop: Run, real_data: Path) -> None:
-    """A few images of the real thing would need code of its own; so only the timing of its shapes, and its reading."""
-    result = maldrop(
-        "timeit", "--dataset", "mnist", "--data-dir", real_data / "mnist", "--rounds", "2", "--dropout", "none"
-    )
+    """Its shapes are timed; `test_datasets.py` reads it. An epoch of it takes longer than a test may."""
+    mnist = ("--dataset", "mnist", "--data-dir", real_data / "mnist")
+    result = maldrop("timeit", *mnist, "--rounds", "2", "--dropout", "none", "--no-harm")
     assert result.code == 0, result.err
     assert "mnist shapes" in result.out

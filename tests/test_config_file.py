@@ -60,6 +60,10 @@ def test_the_file_counts_as_given_by_hand(maldrop: Run) -> None:
         ('epochs = "many"', "epochs"),
         ("epochs = 0", "--epochs: 0 is not a whole number from 1"),
         ('config = "b.toml"', "takes no such setting"),
+        ("train = 3", "wants a table: [train]"),
+        ("[[train]]\nlr = 1", "wants a table: [train]"),
+        ("dropout = 'none'\ndropouts = 'vanilla'", "twice"),
+        ("batch_size = 3\nbatch-size = 4", "twice"),
     ],
 )
 def test_what_a_file_cannot_hold(content: str, message: str, maldrop: Run) -> None:
@@ -74,3 +78,16 @@ def test_files_that_are_not_there(maldrop: Run) -> None:
     result = maldrop("train", *TINY, "--save-config", "none/a.toml")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "can't write none/a.toml" in result.err
+
+
+def test_what_is_saved_is_what_was_trained(maldrop: Run) -> None:
+    maldrop("train", *QUICK, "--dry-run", "-q", "--fresh", "--save-config", "a.toml")
+    assert not {"dry-run", "quiet", "fresh"} & tomllib.loads(Path("a.toml").read_text()).keys()
+    assert maldrop("train", *TINY, "--epochs", "0", "--save-config", "bad.toml").code == 2
+    assert not Path("bad.toml").exists()
+
+
+def test_a_list_of_one_seed_is_that_seed(maldrop: Run) -> None:
+    Path("a.toml").write_text("seeds = [5]\ndropouts = ['none']\n")
+    maldrop("compare", *QUICK, "--config", "a.toml", "-q")
+    assert [record.config.seed for record in Store(Path("maldrop-runs")).scan()] == [5]

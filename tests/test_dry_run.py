@@ -99,7 +99,7 @@ rho @N: its mean in epoch N. rho by epoch, a character an epoch: . none, 0 to 9 
 forward-smooth: rate 0.5; linear: rho-end 0, horizon 4; periodic: period 5.
 N
 2 of 2 annealed points drop everything (1) or nothing (1) in most epochs: equations (1) and (2) saturate. \
-From rho + i = 10 on, i the epoch from 0, forward drops every neuron and reverse none.
+From about rho + i = 10 on, i the epoch from 0, forward drops all there is and reverse nothing.
 Try: C"""
 
 
@@ -268,8 +268,12 @@ def test_reused_runs_are_told_by_their_settings_after_a_trip_through_json(maldro
         ),
         (["sweep", "--schedule", "forward,forward-smooth"], "sweep --schedule forward-smooth"),
         (["sweep", "--out", "my runs", "--schedule", "forward"], "sweep --out 'my runs' --schedule forward-smooth"),
-        (["sweep", "--rho", "1..64*2", "--out", "forward"], "sweep --rho '1..64*2' --out forward"),
+        (
+            ["sweep", "--rho", "1..64*2", "--out", "forward", "--schedule", "periodic"],
+            "sweep --rho '1..64*2' --out forward --schedule periodic",
+        ),
+        (["sweep", "--config", "a.toml"], "sweep --config a.toml --schedule forward-smooth"),
     ],
 )
 def test_the_smooth_command_keeps_all_else(arguments: list[str], expected: str) -> None:
-    assert smooth_command(arguments) == f"maldrop {expected}"
+    assert smooth_command(arguments, "forward") == f"maldrop {expected}"

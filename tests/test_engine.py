@@ -13,6 +13,7 @@ from conftest import BASE, matching_rho, train
 from maldrop_cli import engine
 from maldrop_cli.config import (
     Dropout,
+    PassRate,
     Schedule,
     UsageError,
 )
@@ -276,3 +277,12 @@ def test_drop_rates_are_per_epoch_not_cumulative(tiny: ImageData) -> None:
     assert rates[0] == pytest.approx(50)
     assert rates == sorted(rates, reverse=True)
     assert rates[1] == pytest.approx(100 / (1 + math.e), abs=0.3)
+
+
+def test_the_pass_rate_of_an_epoch_is_of_that_epoch(tiny: ImageData) -> None:
+    """Forward annealing drops more in the second epoch: so its own pass rates differ from those of both."""
+    base = replace(BASE, schedule=Schedule.FORWARD, rho=0)
+    each, both = (train(replace(base, pass_rate=name), tiny) for name in (PassRate.EPOCH, PassRate.CUMULATIVE))
+    assert each.epochs[0].val_loss == both.epochs[0].val_loss
+    assert each.epochs[1].val_loss != both.epochs[1].val_loss
+    assert each.epochs[1].train_loss == both.epochs[1].train_loss

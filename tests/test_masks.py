@@ -48,6 +48,8 @@ def test_the_probe_is_spread_over_the_classes(tiny: ImageData) -> None:
     assert len(masks.probe_images(many).labels) == masks.PROBE_IMAGES
     assert torch.equal(masks.probe_images(many).labels, masks.probe_images(many).labels)
     assert set(probe.labels.tolist()) == {0, 1, 2}
+    in_order = replace(many, labels=torch.arange(3).repeat_interleave(120))
+    assert torch.bincount(masks.probe_images(in_order).labels).tolist() == pytest.approx([43, 43, 43], abs=1)
 
 
 @pytest.mark.parametrize("granularity", Granularity)
@@ -72,6 +74,7 @@ def test_fidelity_is_the_loss_under_the_masks(selector: Selector, granularity: G
     assert found.loss == pytest.approx(before)
     assert found.mask == pytest.approx(loss(mine) - before, abs=1e-6)
     assert found.joint == pytest.approx(loss(worst.keep_ND) - before, abs=1e-6)
+    assert found.ceiling == pytest.approx(float(worst.ceiling_N.mean()) - before, abs=1e-6)
     assert found.mask <= found.joint + 1e-6 <= found.ceiling + 2e-6
     if selector is Selector.JOINT:
         assert found.mask == pytest.approx(found.joint, abs=1e-6)

@@ -1,5 +1,7 @@
 """Every name on the command line has one implementation, and every implementation a name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,17 @@ from maldrop_cli import config
 from maldrop_cli.datasets import REGISTRY
 from maldrop_cli.dropout import SCHEDULES, SELECTORS
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.dropout.regularisers import PASS_RATES
+from maldrop_cli.dropout.regularisers import (
+    PASS_RATES,
+    Composition,
+    InvertedDropout,
+    MalDropConnect,
+    NestedDropout,
+    Regulariser,
+    TargetedDropout,
+    VanillaDropout,
+    stop_probability,
+)
 from maldrop_cli.dropout.scores import SCORES, Options
 from maldrop_cli.dropout.selectors import GRANULARITIES
 from maldrop_cli.variants import VARIANTS, Head, build_regulariser
@@ -34,3 +46,46 @@ def test_the_defaults_of_the_layer_are_those_of_the_command_line() -> None:
     defaults, base = Options(), config.RunConfig()
     assert (defaults.iterations, defaults.vertices) == (base.joint_iterations, base.joint_starts)
     assert defaults.score_bytes == base.score_memory * 2**20
+
+
+def part(regulariser: Regulariser) -> TargetedDropout:
+    members = regulariser.members if isinstance(regulariser, Composition) else [regulariser]
+    return next(each for each in members if isinstance(each, TargetedDropout))
+
+
+@pytest.mark.parametrize("dropout", [each for each in config.Dropout if config.RunConfig(dropout=each).chooses])
+def test_settings_reach_what_chooses_neurons(dropout: config.Dropout) -> None:
+    chosen = config.RunConfig(
+        dropout=dropout, rho=2, omega=0.25, granularity=config.Granularity.SAMPLE, pass_rate=config.PassRate.EPOCH,
+        joint_iterations=3, joint_starts=5, score_memory=2.0, selector=config.Selector.GRADIENT,
+    )  # fmt: skip
+    generator = torch.Generator()
+    made = part(build_regulariser(chosen, Head(8, 2, 4), generator))
+    area = 2 if dropout is config.Dropout.SPATIAL_MALDROP else 1
+    assert made.options == Options(0.25, True, generator, area, 2 * 2**20, 3, 5)
+    assert (made.rho, made.pass_rate) == (2, "epoch")
+    assert made.selector == ("random" if dropout is config.Dropout.RANDOM else "gradient")
+
+
+def test_settings_reach_the_other_variants() -> None:
+    chosen = config.RunConfig(omega=0.25, p=0.3, pass_rate=config.PassRate.NONE, rho=2)
+    generator = torch.Generator()
+
+    def build(dropout: config.Dropout, **change: object) -> Regulariser:
+        return build_regulariser(replace(chosen, dropout=dropout, **change), Head(8, 2, 4), generator)  # type: ignore[arg-type]
+
+    nested = build(config.Dropout.NESTED, granularity=config.Granularity.SAMPLE)
+    assert isinstance(nested, NestedDropout)
+    assert (nested.per_sample, nested.pass_rate, nested.generator) == (True, "none", generator)
+    assert nested.stop == stop_probability(8, 0.3)
+    connect = build(config.Dropout.MALDROPCONNECT)
+    assert isinstance(connect, MalDropConnect)
+    assert (connect.omega, connect.rho, connect.pass_rate) == (0.25, 2, "none")
+    for dropout in (config.Dropout.VANILLA, config.Dropout.SPATIAL, config.Dropout.DROPCONNECT):
+        made = build(dropout)
+        assert isinstance(made, InvertedDropout)
+        assert made.dropout.p == 0.3
+    for dropout, first in ((config.Dropout.VANILLA_MALDROP, True), (config.Dropout.MALDROP_VANILLA, False)):
+        both = build(dropout)
+        assert isinstance(both, Composition)
+        assert isinstance(both.members[0], VanillaDropout) is first

@@ -142,7 +142,7 @@ def test_the_order_of_values() -> None:
         (["model=CNN", "deterministic=false", "p=0.4..0.6"], {(VANILLA, None)}),
         (["deterministic=true"], set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_where(conditions: list[str], expected: set[tuple[Dropout, int | None]]) -> None:
     found = chosen(*conditions)

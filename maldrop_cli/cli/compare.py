@@ -52,7 +52,7 @@ def compare(
     from dataclasses import replace
 
     from maldrop_cli.cli.output import check_output, check_plot, present
-    from maldrop_cli.cli.settings import base_config, check_margin, parse_names
+    from maldrop_cli.cli.settings import base_config, check_margin, parse_names, smooth_command
     from maldrop_cli.config import Dropout, PlotKind, Schedule, Selector, UsageError, parse_name, parse_omega
     from maldrop_cli.sweep.axes import parse_seeds, parse_single
     from maldrop_cli.sweep.plan import arms, over_seeds
@@ -77,7 +77,18 @@ def compare(
 
     from maldrop_cli.cli.session import Session, head_of, sized
     from maldrop_cli.render.masks import mask_table
-    from maldrop_cli.render.runs import arm_rows, arm_table, failures, machine_line, name, settings_line, verdict_table
+    from maldrop_cli.render.runs import (
+        arm_rows,
+        arm_table,
+        failures,
+        is_annealed,
+        machine_line,
+        name,
+        saturation,
+        scheduled_rates,
+        settings_line,
+        verdict_table,
+    )
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare as compare_arms
@@ -93,6 +104,10 @@ def compare(
         "±: 95 % t-interval over seeds. × none: training time an epoch.",
         machine_line(records),
         *failures(records),
+        *saturation(
+            [scheduled_rates(arm.done.values()) for arm in comparison.arms if is_annealed(arm.config)],
+            smooth_command(given.arguments, schedule),
+        ),
     ]
     tables = [arm_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)]
     if len(dropouts) > 1:

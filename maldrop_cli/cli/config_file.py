@@ -1,7 +1,8 @@
-"""`--config FILE.toml` and `--save-config FILE.toml`: the flags of a command in a file. Flags on the command line win.
+"""`--config FILE.toml` and `--save-config FILE.toml`: the flags of a command in a file.
 
-A key is a flag without its dashes; a list is joined by commas. Keys at the top are for whatever command reads the file,
-those in a table that is named as a command, ``[sweep]`` say, for that command alone.
+A key is a flag without its dashes; a list is joined by commas, a switch is true or false. Keys at the top are for
+whatever command reads the file, those in a table that is named as a command, ``[sweep]`` say, for that command alone.
+Flags on the command line win; but a switch that is on in the file can't be turned off by a flag.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import typer
 from maldrop_cli.config import MaldropError, UsageError, nearest
 
 OWN = ("config", "save_config")  # parameters of every command that a file can't hold
+NOT_SAVED = ("dry_run", "fresh", "quiet")  # of one call, not of what is trained
 
 
 def read(path: Path, ctx: typer.Context) -> dict[str, Any]:
@@ -33,14 +35,17 @@ def read(path: Path, ctx: typer.Context) -> dict[str, Any]:
     commands = list(ctx.parent.command.commands) if ctx.parent else []  # type: ignore[attr-defined]
     own: dict[str, Any] = {}
     for key, value in content.items():
-        if not isinstance(value, dict):
-            own.setdefault(key, value)
-        elif key not in commands:
+        if isinstance(value, dict) and key not in commands:
             raise UsageError(
                 f"--config: {path} has a table [{key}], and no command is called so{nearest(key, commands)} "
                 f"(one of: {', '.join(commands)})"
             )
-    return _converted(own | content.get(ctx.info_name or "", {}), path, ctx)
+        if key in commands and not isinstance(value, dict):
+            raise UsageError(f"--config: {key} in {path} is a command, and wants a table: [{key}]")
+        if not isinstance(value, dict):
+            own[key] = value
+    table = content.get(ctx.info_name or "", {})
+    return _converted(own, path, ctx) | _converted(table, path, ctx)
 
 
 def _converted(content: Mapping[str, Any], path: Path, ctx: typer.Context) -> dict[str, Any]:
@@ -53,8 +58,11 @@ def _converted(content: Mapping[str, Any], path: Path, ctx: typer.Context) -> di
                 f"--config: {path} has {key!r}, and {ctx.info_name} takes no such setting{nearest(key, list(flags))} "
                 f"(`maldrop {ctx.info_name} --help` lists them)"
             )
+        if parameter.name in values:
+            raise UsageError(f"--config: {path} sets {key!r} twice, once by another of its names")
         if isinstance(value, list):
-            value = ",".join(map(str, value))
+            items = [str(item) for item in value]
+            value = ",".join(items if len(items) != 1 or parameter.name != "seeds" else items * 2)  # 5 alone is a count
         if isinstance(value, bool) is not bool(parameter.is_flag) or not isinstance(value, bool | int | float | str):
             wanted = "true or false" if parameter.is_flag else "a text, a number or a list of them"
             raise UsageError(f"--config: {key} in {path} is {value!r}, and must be {wanted}")
@@ -63,13 +71,13 @@ def _converted(content: Mapping[str, Any], path: Path, ctx: typer.Context) -> di
 
 
 def save(path: Path, names: frozenset[str], values: Mapping[str, Any], ctx: typer.Context) -> None:
-    """Write the parameters that were set, by flags or by a file; MaldropError where that can't be done."""
+    """Write the parameters that were set, by flags or by a file, but for NOT_SAVED; MaldropError where it can't be."""
     import tomli_w
 
     content = {
         flag: value if isinstance(value, bool | int | float | str) else str(value)
         for flag, parameter in _flags(ctx, aliases=False).items()
-        if parameter.name in names and (value := values[parameter.name]) is not None
+        if parameter.name in names and parameter.name not in NOT_SAVED and (value := values[parameter.name]) is not None
     }
     try:
         path.write_text(tomli_w.dumps(content), encoding="utf-8")

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from maldrop_cli.cli import config_file
+from maldrop_cli.cli.writable import check_writable
 from maldrop_cli.config import (
     PLOT_SUFFIXES,
     Dataset,
@@ -30,6 +31,7 @@ from maldrop_cli.config import (
     RunConfig,
     Schedule,
     Selector,
+    UsageError,
 )
 
 _DEFAULT = RunConfig()
@@ -244,14 +246,22 @@ def flatten(command: Callable[..., None]) -> Callable[..., None]:
             stored = config_file.read(config, ctx)
             values |= {name: value for name, value in stored.items() if name not in names}
             names |= stored.keys()
-        if save_config is not None:
-            config_file.save(save_config, names, values, ctx)
         given = Given(names, tuple(ctx.obj or ()))
+        set_by_hand = {name: values[name] for name in names}
         arguments: dict[str, Any] = {}
         for name, group in groups.items():
             own = {field.name: values.pop(field.name) for field in dataclasses.fields(group) if group is not Given}
             arguments[name] = given if group is Given else group(**own)
-        command(**arguments, **values)
+        if save_config is not None:
+            check_writable(save_config)
+        try:
+            command(**arguments, **values)
+        except UsageError:  # a file with a wrong setting helps nobody
+            save_config = None
+            raise
+        finally:
+            if save_config is not None:
+                config_file.save(save_config, names, set_by_hand, ctx)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import OutputOptions, PlotOptions
-from maldrop_cli.config import PLOT_SUFFIXES, MaldropError, Metric, PlotKind, UsageError, nearest, parse_name
+from maldrop_cli.cli.writable import check_writable
+from maldrop_cli.config import PLOT_SUFFIXES, Metric, PlotKind, UsageError, nearest, parse_name
 from maldrop_cli.results.settings import NUMERIC
 
 if TYPE_CHECKING:
@@ -29,14 +30,6 @@ def check_output(output: OutputOptions) -> None:
     for path in (output.csv, output.json):
         if path is not None:
             check_writable(path)
-
-
-def check_writable(path: Path) -> None:
-    """MaldropError where a file can't be put."""
-    if not path.resolve().parent.is_dir():
-        raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
-    if path.is_dir():
-        raise MaldropError(f"can't write {path}: it is a folder")
 
 
 @dataclass(frozen=True)

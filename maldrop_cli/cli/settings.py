@@ -106,14 +106,17 @@ def check_margin(margin: float) -> None:
 SMOOTH = {"forward": "forward-smooth", "reverse": "reverse-smooth"}
 
 
-def smooth_command(arguments: Sequence[str]) -> str:
-    """The command line ``arguments``, quoted for a shell, with smooth schedules in place of equations (1) and (2)."""
+def smooth_command(arguments: Sequence[str], schedule: str) -> str:
+    """The command line ``arguments``, quoted for a shell, with smooth schedules in place of equations (1) and (2).
+    ``schedule``: what it amounts to, wherever it came from."""
     words = list(arguments)
     for index, word in enumerate(words):
         if word.startswith("--schedule="):
             words[index] = f"--schedule={_smooth(word.partition('=')[2])}"
         elif index and words[index - 1] == "--schedule":
             words[index] = _smooth(word)
+    if not any(word.partition("=")[0] == "--schedule" for word in words):  # it stands in a file
+        words += ["--schedule", _smooth(schedule)]
     return shlex.join(["maldrop", *words])
 
 

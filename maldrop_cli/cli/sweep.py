@@ -104,7 +104,7 @@ def sweep(
     trained = trained_once(points, sequence)
     plan = over_seeds(distinct(trained), named_seeds)
     title = sweep_title(points, len(named_seeds))
-    smoother = smooth_command(given.arguments)
+    smoother = smooth_command(given.arguments, schedule)
     if dry_run:
         from maldrop_cli.render.schedules import characters, dry_rows, plan_line, sweep_chart
 

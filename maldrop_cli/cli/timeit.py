@@ -124,14 +124,15 @@ def timeit(
     shape, classes = datasets.describe(config.data, subject.data_dir)
     head = head_of(config, subject)
     check_batches(config, shape, 2 * config.batch_size)
-    config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
     configs = [sized(each, head, wanted) for each in subject_configs(config, dropouts, selectors)]
     for each in configs:
         check_variant(each, head)
+    config = next((each for each in configs if each.has_rho), configs[0])  # whose rho the titles tell
     machine = environment(str(where), devices.device_name(where), devices.threads())
     setting = Setting(shape, classes, where, layer=layer, bf16=amp == "bf16", compiled=compiled)
     with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
         if scale is not None:
+            config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
             size = measure_scale.Size(classes, head.width, config.batch_size, config.rho)
             points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
             fits = exponents(points)
@@ -171,6 +172,8 @@ def timeit(
                 raised=harm.mask if harm else None,
                 harm_of_joint=100 * harm.mask / harm.joint if harm and harm.joint > 0 else None,
                 mask_of_joint=harm.agreement if harm else None,
+                rho=each.identity().get("rho"),
+                granularity=each.identity().get("granularity"),
             )
         )
         if each.dropout is Dropout.MALDROP:
@@ -181,6 +184,8 @@ def timeit(
                     math.nan,
                     timing.agreement,
                     timing.neurons,
+                    rho=each.rho,
+                    granularity=each.granularity,
                 )
                 for form, timing in slow.items()
                 if naive.fast_form(form) == each.selector.value

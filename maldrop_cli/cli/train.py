@@ -50,8 +50,9 @@ def train(
     """Train one network: a table row an epoch, and a record on disk."""
     from dataclasses import replace
 
-    from maldrop_cli.cli.output import check_output, check_writable, present, stdout_encoding
-    from maldrop_cli.cli.settings import base_config
+    from maldrop_cli.cli.output import check_output, present, stdout_encoding
+    from maldrop_cli.cli.settings import base_config, smooth_command
+    from maldrop_cli.cli.writable import check_writable
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name, parse_omega
     from maldrop_cli.sweep.axes import parse_single
 
@@ -91,6 +92,6 @@ def train(
         present([chart], dry_rows([config], lambda config: head, {"seed": seed}), output)
         return
     records = session.carry_out([config], Keeping(training.checkpoint_every or 0, start, save))
-    tables = [train_table(records[0]), pass_rate_table(records[0])]
+    tables = [train_table(records[0], smooth_command(given.arguments, schedule)), pass_rate_table(records[0])]
     present([table for table in tables if table], epoch_rows(records), output)
     session.conclude(records)

@@ -95,7 +95,7 @@ def attach(
         check_variant(config, size)
         regulariser: Regulariser = build_regulariser(config, size, generator)
     except UsageError as error:
-        raise ValueError(str(error).removeprefix("--")) from None
+        raise ValueError(str(error).replace(" --", " ").removeprefix("--")) from None
     head = head_of(linear, regulariser)
     backbone, _ = cut(network, end, example)
     classifier = Classifier(backbone, head)

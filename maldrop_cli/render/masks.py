@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from maldrop_cli.config import Unit
 from maldrop_cli.render.tables import Column, Table, number, plural
 from maldrop_cli.results.arms import Arm
 from maldrop_cli.results.records import EpochRow, RunRecord
@@ -31,7 +32,7 @@ def pass_rate_table(run: RunRecord) -> Table | None:
     if not histogram or never is None or always is None:
         return None
     units = sum(histogram)
-    what = "weight" if units > run.hidden_width else "neuron"
+    what = "weight" if run.config.unit is Unit.WEIGHT else "neuron"
     shown = [bin for bin, count in enumerate(histogram) if count]
     columns = [
         Column("pass rate %", [f"{10 * bin}..{10 * (bin + 1)}" for bin in shown]),
@@ -42,9 +43,10 @@ def pass_rate_table(run: RunRecord) -> Table | None:
     notes = [f"{plural(never, what)} never passed, {always} always."]
     moved = [row.turnover for row in run.epochs if row.turnover is not None]
     if moved:
+        first = f"{number(100 * moved[0], 1)} % at first, " if len(moved) > 1 else ""
         notes.append(
             f"Turnover, the share of the dropping that moves to other {what}s from one epoch to the next: "
-            f"{number(100 * moved[0], 1)} % at first, {number(100 * moved[-1], 1)} % at last."
+            f"{first}{number(100 * moved[-1], 1)} % at last."
         )
     return Table(f"Pass rates of {units:,} {what}s over all of training", columns, notes)
 
@@ -70,8 +72,8 @@ def mask_table(arms: Sequence[Arm], names: Sequence[str]) -> Table | None:
         Column("mask/joint %", means("fidelity", 1)),
     ]
     notes = [
-        "never passed, always: neurons, over all of training. turnover: the share of the dropping that moved to other "
-        "neurons since the epoch before. raised: the loss of the probe images without the neurons of the run's own "
-        "mask, of the jointly worst set, and at most without any set."
+        "never passed, always: neurons (of maldropconnect, weights), over all of training. turnover: the share of the "
+        "dropping that moved to others since the epoch before. raised: the loss of the probe images without the "
+        "neurons of the run's own mask, of the jointly worst set, and at most without any set."
     ]
     return Table("Masks, means over seeds at the last epoch", columns, notes)

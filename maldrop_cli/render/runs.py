@@ -174,10 +174,12 @@ def _measured(row: EpochRow | None) -> dict[str, Any]:
     return {field: getattr(row, field, None) for field in (*fields, *masks.MEASURED)}
 
 
-def train_table(run: RunRecord) -> Table:
-    """One run, one row an epoch."""
+def train_table(run: RunRecord, smoother: str = "") -> Table:
+    """One run, one row an epoch. ``smoother``: see :func:`saturation`."""
     rows = run.epochs
     notes = [f"{duration(run.train_seconds)} of training. {machine_line([run])}", f"Run {run.run_id}."]
+    if is_annealed(run.config) and rows:
+        notes += saturation([scheduled_rates([run])], smoother)
     if run.status is not Status.DONE:
         notes.insert(0, f"{str(run.status).capitalize()}: {run.reason or 'no result'}")
     title = f"{name(run.config)}: {settings_line(run.config)}, seed {run.config.seed}"
@@ -413,7 +415,7 @@ def sweep_table(
     marked = {}
     if any(marks) and best is not None and worst is not None:
         marked = {best: "green", worst: "red"}
-    rates = [_drop_rates(arm) for arm in arms if is_annealed(arm.config)]
+    rates = [scheduled_rates(arm.done.values()) for arm in arms if is_annealed(arm.config)]
     notes = [*schedule_settings(arm.config for arm in arms), *notes, *saturation(rates, smoother)]
     return Table(title, columns, notes, marked)
 
@@ -442,6 +444,16 @@ def is_annealed(config: RunConfig) -> bool:
     return config.identity().get("schedule") in (Schedule.FORWARD, Schedule.REVERSE)
 
 
+def scheduled_rates(runs: Iterable[RunRecord]) -> list[float]:
+    """What the schedule asked for in each epoch, in percent; of a variant that drops neurons at random as well, the
+    drop rate says more than that."""
+    return [
+        row.drop_rate if "p" not in run.config.identity() else 100 * (row.rho_mean or 0) / run.hidden_width
+        for run in runs
+        for row in run.epochs
+    ]
+
+
 def saturation(points: Sequence[Sequence[float]], smoother: str = "") -> list[str]:
     """A line where annealed points, each given by its drop rates in percent, drop everything or nothing in most
     epochs; and ``smoother``, the command that does not, in another."""
@@ -451,8 +463,8 @@ def saturation(points: Sequence[Sequence[float]], smoother: str = "") -> list[st
         return []
     return [
         f"{everything + nothing} of {len(points)} annealed points drop everything ({everything}) or nothing "
-        f"({nothing}) in most epochs: equations (1) and (2) saturate. From rho + i = 10 on, i the epoch from 0, "
-        "forward drops every neuron and reverse none.",
+        f"({nothing}) in most epochs: equations (1) and (2) saturate. From about rho + i = 10 on, i the epoch from 0, "
+        "forward drops all there is and reverse nothing.",
         *([TRY + smoother] if smoother else []),
     ]
 

@@ -35,8 +35,6 @@ def timing_rows(
         "dataset": str(config.data.dataset),
         "model": config.model,
         "batch_size": config.batch_size,
-        "rho": config.rho,
-        "granularity": str(config.granularity),
         **how,
         **{key: machine[key] for key in ("device", "device_name", "threads", "torch")},
     }
@@ -59,6 +57,8 @@ def timing_rows(
             "mask_of_joint": timing.mask_of_joint,
             "mask_agreement": timing.agreement,
             "neurons_timed": timing.neurons,
+            "rho": timing.rho,
+            "granularity": None if timing.granularity is None else str(timing.granularity),
             **context,
         }
         rows.append(row)

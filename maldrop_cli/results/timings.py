@@ -36,6 +36,8 @@ class Timing:
     raised: float | None = None
     harm_of_joint: float | None = None
     mask_of_joint: float | None = None
+    rho: int | None = None
+    granularity: str | None = None
 
     @property
     def naive(self) -> bool:
