@@ -8,7 +8,7 @@ from torch import nn
 
 from maldrop_cli.config import Dropout, RunConfig, UsageError
 from maldrop_cli.dropout import Regulariser
-from maldrop_cli.models import Classifier, Shape, build_model, check_batches, hidden_width, make_optimizer
+from maldrop_cli.models import Classifier, PaperCNN, Shape, build_model, check_batches, hidden_width, make_optimizer
 from maldrop_cli.models.classifier import head_of
 from maldrop_cli.models.torchvision_models import SIDES, blank, names
 
@@ -198,3 +198,12 @@ def test_the_optimizer_is_plain_sgd() -> None:
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     torch.testing.assert_close(model.weight.detach(), before - 0.1 * (1 + 0.5 * before))
+
+
+def test_weights_are_drawn_from_the_first_layer_to_the_last() -> None:
+    """Another order would give other runs the same id."""
+    torch.manual_seed(5)
+    ours = build_model(BASE, (1, 8, 8), 3)
+    torch.manual_seed(5)
+    literal = [*PaperCNN(1, 4).parameters(), *nn.Linear(256, 3).parameters()]
+    assert all(map(torch.equal, ours.parameters(), literal))

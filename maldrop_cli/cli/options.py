@@ -74,7 +74,9 @@ class SubjectOptions:
         int,
         _data(help="Channels of the CNN's second convolution; the paper's text says 1, its 4,096 neurons need 4."),
     ] = _DEFAULT.depth
-    p: Annotated[str, _variant(help="Rate of vanilla, spatial, dropconnect and nested.")] = str(_DEFAULT.p)
+    p: Annotated[str, _variant(help="Rate of vanilla, also in compositions, spatial, dropconnect, nested.")] = str(
+        _DEFAULT.p
+    )
     granularity: Annotated[str, _variant(help=f"One mask for what? {_names(Granularity)}.")] = str(_DEFAULT.granularity)
     joint_iterations: Annotated[int, _variant(help="Of the selector joint: rounds of ascent, at most.")] = (
         _DEFAULT.joint_iterations
@@ -194,7 +196,7 @@ class PlotOptions:
     x: Annotated[str, _output(help="Of the plot metric: the setting along the axis, any that is a number.")] = "rho"
 
 
-RhoOption = Annotated[str, _variant(help="Neurons to drop: a count, or a percentage of the layer's width.")]
+RhoOption = Annotated[str, _variant(help="Neurons (channels, weights) to drop: a count, or a percentage of all.")]
 OmegaOption = Annotated[
     str, _variant(help="Weight of the wrong classes: paper (1/(D-1)), classes (1/(C-1)) or a number.")
 ]

@@ -30,7 +30,7 @@ from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, he
 
 MOST_SETS = 100_000  # that `exhaustive` tries
 SETS_AT_ONCE = 2048
-MOST_CLIMBS = 4  # of a whole batch: how many starts are climbed from, the worst ones
+MOST_CLIMBS = 2  # of a whole batch: how many starts are climbed from, the worst ones
 ROWS_AT_ONCE = 256  # starts x classes in one matrix product
 
 
@@ -258,12 +258,11 @@ def _batch_starts(layer: LastLayer, logits_NC: Tensor, rho: int, options: Option
     """score_SD, whose top rho begin an ascent: softmax; the sets of `heuristic` and `single`, so that `joint` is never
     below them; and the classes k (p all on k for every example of another class) that the batch can be brought closest
     to. With ``options.vertices`` 0, softmax alone."""
-    starts = [gradient(layer, options)]
+    starts = [against(layer, logits_NC.softmax(1), False)]
     if options.vertices:
-        hidden_ND, weight_CD, _, labels_N = layer
-        assert labels_N is not None
+        hidden_ND, weight_CD, _, _ = layer
         # sum_n h_nj (W_yj - W_kj), where an example of class k itself adds 0
-        right_D = (F.embedding(labels_N, weight_CD) * hidden_ND).sum(0)
+        right_D = against(layer, torch.zeros_like(logits_NC), False)
         vertex_CD = right_D - weight_CD * hidden_ND.sum(0)
         if options.vertices < len(vertex_CD):
             reach_C = logits_NC.sum(0) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)

@@ -36,11 +36,11 @@ def build_model(config: RunConfig, shape: Shape, classes: int, generator: torch.
     size = describe_head(config, shape, classes)
     regulariser = build_regulariser(config, size, generator)
     if config.model == CNN:
-        head = DropoutLinear(size.width, classes, regulariser=regulariser)
-        return Classifier(PaperCNN(shape[0], config.depth), head)
+        backbone = PaperCNN(shape[0], config.depth)  # first: another order of draws would be other runs
+        return Classifier(backbone, DropoutLinear(size.width, classes, regulariser=regulariser))
     network = torchvision_models.build(config.model, shape, classes)
-    backbone, linear = torchvision_models.backbone(network)
-    return Classifier(backbone, head_of(linear, regulariser))
+    cut_network, linear = torchvision_models.backbone(network)
+    return Classifier(cut_network, head_of(linear, regulariser))
 
 
 def check_batches(config: RunConfig, shape: Shape, examples: int) -> None:
