@@ -139,8 +139,13 @@ def fidelity(model: Classifier, normalise: Normalise, probe: Split, rho: int, se
         loss(hidden_ND * keep_ND) - before,
         float(worst.loss_N.mean()) - before,
         float(worst.ceiling_N.mean()) - before,
-        100 * float((~keep_ND & ~worst.keep_ND).sum() / (~keep_ND).sum()),
+        100 * overlap(~worst.keep_ND, ~keep_ND),
     )
+
+
+def overlap(gone: Tensor, other_gone: Tensor) -> float:
+    """The share of what is True in ``other_gone`` that is True in ``gone`` as well; 1 where nothing is."""
+    return float((gone & other_gone).sum() / other_gone.sum()) if bool(other_gone.any()) else 1.0
 
 
 def typical_rho(rhos: list[int]) -> int:

@@ -181,9 +181,9 @@ def test_naive_forms_are_timed_on_as_many_neurons_as_there_is_time_for() -> None
 
 def test_another_mask_would_be_found() -> None:
     one = torch.tensor([[True, True, False, False]])
-    assert naive.overlap(one, one) == 1.0
-    assert naive.overlap(one, torch.tensor([[True, False, True, False]])) == 0.5
-    assert naive.overlap(one, ~torch.ones_like(one)) == 1.0
+    assert masks.overlap(one, one) == 1.0
+    assert masks.overlap(one, torch.tensor([[True, False, True, False]])) == 0.5
+    assert masks.overlap(one, ~torch.ones_like(one)) == 1.0
 
 
 def test_peak_memory_counts_what_a_step_holds(device: torch.device) -> None:

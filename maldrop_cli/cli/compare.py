@@ -76,16 +76,13 @@ def compare(
     wanted_end = parse_single(training.rho_end, "--rho-end")
 
     from maldrop_cli.cli.session import Session, head_of, sized
-    from maldrop_cli.render.masks import mask_table
     from maldrop_cli.render.runs import (
         arm_rows,
         arm_table,
         failures,
-        is_annealed,
         machine_line,
-        name,
-        saturation,
-        scheduled_rates,
+        mask_tables,
+        saturated_arms,
         settings_line,
         verdict_table,
     )
@@ -104,17 +101,12 @@ def compare(
         "±: 95 % t-interval over seeds. × none: training time an epoch.",
         machine_line(records),
         *failures(records),
-        *saturation(
-            [scheduled_rates(arm.done.values()) for arm in comparison.arms if is_annealed(arm.config)],
-            smooth_command(given.arguments, schedule),
-        ),
+        *saturated_arms(comparison.arms, smooth_command(given.arguments, schedule)),
     ]
     tables = [arm_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)]
     if len(dropouts) > 1:
         tables.append(verdict_table(comparison))
-    if config.fidelity_every and (table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])):
-        tables.append(table)
-    present(tables, arm_rows(comparison), output)
+    present([*tables, *mask_tables(comparison.arms, config.fidelity_every)], arm_rows(comparison), output)
     try:
         if plot:
             plot.draw(comparison.arms)

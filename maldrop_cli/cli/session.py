@@ -84,18 +84,19 @@ class Session:
     def finished(self, plan: Sequence[RunConfig]) -> int:
         """How many runs of the plan are stored and would be reused, going by their settings: the images, on which it
         also depends, may take long to load."""
-        if self.training.fresh or not self.training.out.is_dir():
-            return 0
-        known = {record.config.run_id("") for record in Store(self.training.out).scan() if record.finished}
+        known = set() if self.training.fresh else {run.config.run_id("") for run in self._stored if run.finished}
         return sum(config.run_id("") in known for config in plan)
+
+    @functools.cached_property
+    def _stored(self) -> list[RunRecord]:
+        """The runs that were there when this was first asked for."""
+        return list(Store(self.training.out).scan()) if self.training.out.is_dir() else []
 
     def estimate(self, plan: Sequence[RunConfig]) -> float | None:
         """Seconds of training that the unfinished runs of the plan would take, from the stored epochs of runs with the
         same data, model, batch size and variant on this machine; None where one has no such epoch to go by."""
-        if not self.training.out.is_dir():
-            return None
         here = RunRecord(run_id="", config=plan[0], environment=self._environment()).machine
-        stored = [run for run in Store(self.training.out).scan() if run.machine == here and run.epochs]
+        stored = [run for run in self._stored if run.machine == here and run.epochs]
         seconds: dict[object, list[float]] = {}
         for run in stored:
             seconds.setdefault(_costs_alike(run.config), []).append(median(row.train_seconds for row in run.epochs))

@@ -80,8 +80,7 @@ def sweep(
     bases = [replace(base, selector=selectors[0]) for base in several_bases(subject, training, given)]
 
     from maldrop_cli.cli.session import Session, available, head_of, sized
-    from maldrop_cli.render.masks import mask_table
-    from maldrop_cli.render.runs import arm_rows, failures, machine_line, name, sweep_table, sweep_title
+    from maldrop_cli.render.runs import arm_rows, failures, machine_line, mask_tables, name, sweep_table, sweep_title
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare, of_vanilla
     from maldrop_cli.variants import Head, rhos_of
@@ -105,16 +104,15 @@ def sweep(
     plan = over_seeds(distinct(trained), named_seeds)
     title = sweep_title(points, len(named_seeds))
     smoother = smooth_command(given.arguments, schedule)
+    session.check(plan)  # all of it, before the first data set is loaded
     if dry_run:
         from maldrop_cli.render.schedules import characters, dry_rows, plan_line, sweep_chart
 
-        session.check(plan)
         known, left = session.finished(plan), session.estimate(plan)
         notes = [plan_line(len(points), len(named_seeds), len(plan), known, training.out, left)]
         chart = sweep_chart(points, head, characters(stdout_encoding()), title, notes, smoother)
         present([chart], dry_rows(points, head, {"n_seeds": len(named_seeds)}), output)
         return
-    session.check(plan)
     records = [
         record
         for data in dict.fromkeys(config.data for config in plan)
@@ -128,11 +126,10 @@ def sweep(
     same = [name(one) if one != point else "" for point, one in zip(points, trained, strict=True)]
     comparison = compare(shown, of_vanilla(bases[0].p), margin=0.5)
     notes = [machine_line(records), *failures(records)]
-    tables = [sweep_table(comparison, title, notes, smoother, same)]
-    if bases[0].fidelity_every and (
-        table := mask_table(comparison.arms, [name(arm.config) for arm in comparison.arms])
-    ):
-        tables.append(table)
+    tables = [
+        sweep_table(comparison, title, notes, smoother, same),
+        *mask_tables(comparison.arms, bases[0].fidelity_every),
+    ]
     rows = [row | {"trained_as": one or None} for row, one in zip(arm_rows(comparison), same, strict=True)]
     present(tables, rows, output)
     try:

@@ -50,8 +50,7 @@ class WorstSet(NamedTuple):
 
 def ascend(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, Tensor, int]:
     """(drop, loss_N, rounds) of the best start; of the best start of each example, if each has a set of its own."""
-    climb = _climb_samples if options.per_sample else _climb_batch
-    drop, rounds = climb(layer, rho, options)
+    drop, rounds = _climbed(layer, rho, options)
     return drop, _loss(_without(layer, drop), layer.labels_N), rounds
 
 
@@ -62,8 +61,7 @@ def ceilings(layer: LastLayer, rho: int) -> Tensor:
 
 def joint(layer: LastLayer, rho: int, options: Options) -> Tensor:
     """The jointly worst set, by ascent."""
-    climb = _climb_samples if options.per_sample else _climb_batch
-    return climb(layer, rho, options)[0]
+    return _climbed(layer, rho, options)[0]
 
 
 def greedy(layer: LastLayer, rho: int, options: Options) -> Tensor:
@@ -138,6 +136,11 @@ def _without(layer: LastLayer, drop: Tensor) -> Tensor:
 def _loss(logits_NC: Tensor, labels_N: Tensor | None) -> Tensor:
     assert labels_N is not None
     return F.cross_entropy(logits_NC, labels_N, reduction="none")
+
+
+def _climbed(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, int]:
+    """(drop, rounds)."""
+    return (_climb_samples if options.per_sample else _climb_batch)(layer, rho, options)
 
 
 Look = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

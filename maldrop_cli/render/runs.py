@@ -415,8 +415,7 @@ def sweep_table(
     marked = {}
     if any(marks) and best is not None and worst is not None:
         marked = {best: "green", worst: "red"}
-    rates = [scheduled_rates(arm.done.values()) for arm in arms if is_annealed(arm.config)]
-    notes = [*schedule_settings(arm.config for arm in arms), *notes, *saturation(rates, smoother)]
+    notes = [*schedule_settings(arm.config for arm in arms), *notes, *saturated_arms(arms, smoother)]
     return Table(title, columns, notes, marked)
 
 
@@ -452,6 +451,17 @@ def scheduled_rates(runs: Iterable[RunRecord]) -> list[float]:
         for run in runs
         for row in run.epochs
     ]
+
+
+def saturated_arms(arms: Sequence[Arm], smoother: str) -> list[str]:
+    """:func:`saturation` of those arms that are annealed."""
+    return saturation([scheduled_rates(arm.done.values()) for arm in arms if is_annealed(arm.config)], smoother)
+
+
+def mask_tables(arms: Sequence[Arm], fidelity_every: int) -> list[Table]:
+    """The mask report of the arms, if the command asked to look at the masks: a reused run may not tell."""
+    table = masks.mask_table(arms, [name(arm.config) for arm in arms]) if fidelity_every else None
+    return [table] if table else []
 
 
 def saturation(points: Sequence[Sequence[float]], smoother: str = "") -> list[str]:

@@ -6,14 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from maldrop_cli.config import Granularity, RunConfig
 from maldrop_cli.devices import synchronize
 from maldrop_cli.dropout import SELECTORS
 from maldrop_cli.dropout.naive import NAIVE
 from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
 from maldrop_cli.dropout.selectors import mask_of, top_rho
+from maldrop_cli.masks import overlap
 from maldrop_cli.timing.clock import Clock
 from maldrop_cli.timing.subjects import Setting, last_layer
 
@@ -81,11 +80,6 @@ def agreement(config: RunConfig, setting: Setting, name: str) -> float:
     rho, options = min(config.rho, layer.hidden_ND.shape[1]), _options(config, layer)
     drops = [select(layer, rho, options) for select in (SELECTORS[fast], top_rho(score))]
     return 100 * overlap(*(~mask_of(layer.hidden_ND, drop) for drop in drops))
-
-
-def overlap(gone: Tensor, other_gone: Tensor) -> float:
-    """The share of what is True in ``other_gone`` that is True in ``gone`` as well; 1 where nothing is."""
-    return float((gone & other_gone).sum() / other_gone.sum()) if bool(other_gone.any()) else 1.0
 
 
 def _options(config: RunConfig, layer: LastLayer) -> Options:
