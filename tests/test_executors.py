@@ -390,14 +390,17 @@ def test_wrong_flags(arguments: tuple[str, ...], message: str, maldrop: Run, mon
 
 # --- Ray -------------------------------------------------------------------------------------------------------------
 
+# a cluster of the test's own: another test, in another process, may have one
+RAY = ("--executor", "ray", "--ray-address", "local")
+
 
 @pytest.mark.filterwarnings("default")  # Ray's are not ours
 def test_ray_gives_what_one_process_gives(maldrop: Run, uninterrupted: list[dict[str, str]]) -> None:
     pytest.importorskip("ray")
-    result = maldrop(*SWEEP, "--executor", "ray", "--workers", "2", "--cpus-per-run", "0.5", "--csv", "s.csv", "-q")
+    result = maldrop(*SWEEP, *RAY, "--workers", "2", "--cpus-per-run", "0.5", "--csv", "s.csv", "-q")
     assert result.code == 0, result.err
     assert measured("s.csv") == uninterrupted
-    result = maldrop(*SWEEP, "--executor", "ray", "--gpus-per-run", "1000", "--seeds", "2")
+    result = maldrop(*SWEEP, *RAY, "--gpus-per-run", "1000", "--seeds", "2")
     assert (result.code, "a run needs 1 CPUs and 1000 GPUs" in result.err) == (2, True)
 
 
@@ -405,7 +408,7 @@ def test_ray_gives_what_one_process_gives(maldrop: Run, uninterrupted: list[dict
 def test_on_ray_a_killed_worker_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-    ray = ray_cluster.connect(None)
+    ray = ray_cluster.connect("local")
     try:
         book = Book([DIES_ONCE, FINE, RAISES, DIES])
         ray_cluster.ray_cluster(ray, book, fake_work.open_work, 2, 0.5, 0)

@@ -7,6 +7,7 @@ share, a run can be taken up by another machine, else its record alone comes hom
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 from maldrop_cli.config import MaldropError, UsageError
@@ -44,7 +45,7 @@ def connect(address: str | None) -> Any:
     except ImportError:
         raise UsageError("--executor ray: Ray is not installed; `pip install 'maldrop-cli[ray]'` brings it") from None
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise MaldropError(f"no Ray cluster answers at {address or 'this machine'}: {reason}") from None
