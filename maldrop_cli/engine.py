@@ -98,6 +98,33 @@ def train_one(
     return replace(record, epochs=tuple(training.rows), status=Status.DONE, **training.mask_report())
 
 
+ENOUGH_SECONDS = 0.2  # of training, to tell how long an epoch takes
+LONG_SECONDS = 2.0  # beside which the slowness of a first step is small
+
+
+def seconds_of_epoch(
+    config: RunConfig, data: ImageData, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Training time of an epoch, in proportion to that of its first batches: one to warm up, then one, and four times
+    as many until they take ``ENOUGH_SECONDS``; the first alone if it takes ``LONG_SECONDS``. ``data`` are on
+    ``device``."""
+    examples = len(data.train.labels)
+
+    def trained(images: int) -> float:
+        part = replace(data, train=data.train.first(images), val=data.val.first(config.batch_size))
+        return Training(replace(config, fidelity_every=0), part, device, clock).epoch().train_seconds
+
+    with _determinism(config.deterministic):
+        images = min(config.batch_size, examples)
+        seconds = trained(images)
+        while seconds < LONG_SECONDS:
+            seconds = trained(images)
+            if seconds >= ENOUGH_SECONDS or images == examples:
+                break
+            images = min(4 * images, examples)
+    return seconds * examples / images
+
+
 class Training:
     """A run under way: all that changes from epoch to epoch, the random streams included."""
 

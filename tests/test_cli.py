@@ -151,7 +151,7 @@ def test_sweep_over_data_models_selectors_and_rates(maldrop: Run) -> None:
         "--p", "0.3,0.5", "--epochs", "1", "--dropout", "vanilla,maldrop",
     )  # fmt: skip
     planned = maldrop("sweep", *grid, "--dry-run")
-    assert "20 runs." in planned.out, planned.out  # 2 data sets x 2 rates x (none, 2 of vanilla, 2 of maldrop)
+    assert "20 runs;" in planned.out, planned.out  # 2 data sets x 2 rates x (none, 2 of vanilla, 2 of maldrop)
     assert "a grid over data, models or learning rates" in planned.out
     result = maldrop("sweep", *grid, "-q", "--csv", "s.csv")
     assert result.code == 0, result.err
@@ -186,6 +186,11 @@ def test_a_sweep_trains_points_with_the_same_rhos_once(maldrop: Run) -> None:
     assert table[2]["val_loss_mean"] == table[3]["val_loss_mean"] == table[7]["val_loss_mean"]
     assert "the runs of maldrop forward rho=20" in result.out
     assert len(list(Store(Path("maldrop-runs")).scan())) == 5
+    report = maldrop("report", "maldrop-runs", "--where", "rho=256", "--by", "schedule", "--csv", "r.csv")
+    assert [(row["schedule"], row["trained_as"]) for row in rows("r.csv")] == [
+        ("standard", "maldrop forward rho=20"),
+        ("forward", "maldrop forward rho=20"),
+    ], report.err
     maldrop("train", *QUICK, "--rho", "256", "--csv", "t.csv")  # trained by itself, it comes out the same
     assert float(rows("t.csv")[-1]["val_loss"]) == float(table[7]["val_loss_mean"])
 

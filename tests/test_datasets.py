@@ -16,7 +16,7 @@ from PIL import Image
 from test_tiny_imagenet import make_tiny_imagenet
 
 from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
-from maldrop_cli.datasets import base, describe, load, network
+from maldrop_cli.datasets import at_hand, base, describe, load, network
 
 
 def test_digits() -> None:
@@ -154,6 +154,8 @@ def test_without_a_network_the_error_says_which_file_goes_where(
         load(DataConfig(dataset=name), tmp_path)
     for part in (hint, str(tmp_path), "--dataset digits"):
         assert part in str(caught.value)
+    monkeypatch.setattr(network, "reachable", lambda url: pytest.fail("asked a server"))
+    assert at_hand(DataConfig(dataset=name), tmp_path) is None
 
 
 def test_a_network_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +190,11 @@ def test_imagefolder(val: str, tmp_path: Path) -> None:
     make_folder(tmp_path, val)
     config = DataConfig(dataset=Dataset.IMAGEFOLDER)
     seen: list[tuple[str, int, int]] = []
+    assert at_hand(config, tmp_path) is None  # before they are decoded
     data = load(config, tmp_path, lambda *step: seen.append(step))
+    ready = at_hand(config, tmp_path)
+    assert ready
+    assert ready.digest() == data.digest()
     assert data.classes == ("cat", "dog")
     assert data.train.images.shape == (8, 3, 10, 10)  # the shorter side of the first image
     assert data.val.labels.tolist() == [0, 0, 1, 1]

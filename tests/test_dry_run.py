@@ -2,17 +2,20 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TINY, Result
 
+from maldrop_cli.cli.estimate import estimate
 from maldrop_cli.cli.settings import smooth_command
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule
+from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector
 from maldrop_cli.dropout import SCHEDULES, Step
 from maldrop_cli.render.schedules import (
     ASCII,
@@ -28,6 +31,7 @@ from maldrop_cli.render.schedules import (
     train_chart,
 )
 from maldrop_cli.render.tables import to_text
+from maldrop_cli.results.records import EpochRow, RunRecord
 from maldrop_cli.variants import Head
 
 Run = Callable[..., Result]
@@ -162,7 +166,7 @@ def test_rows_have_every_epoch_of_every_point() -> None:
 
 def test_the_size_of_the_plan() -> None:
     assert plan_line(1, 1, 1, 0, "o") == "Nothing was trained. 1 run."
-    assert plan_line(3, 2, 6, 4, "o", 90.0) == (
+    assert plan_line(3, 2, 6, 4, "o", "about 1:30 of training left") == (
         "Nothing was trained. 3 points with 2 seeds each: 6 runs, 4 already finished in o; about 1:30 of training left."
     )
     assert plan_line(3, 2, 4, 0, "o") == (
@@ -178,7 +182,8 @@ def test_train_dry_run(maldrop: Run) -> None:
     result = maldrop(*command, "--dry-run", "--csv", "d.csv", "--json", "d.json")
     assert (result.code, result.err) == (0, "")
     assert "Dry run of maldrop linear rho=128 rho-end=64: synthetic, cnn, 3 epochs" in result.out
-    assert result.out.endswith("Nothing was trained. 1 run.\n")
+    measured = r"Nothing was trained\. 1 run; about \S+ s of training left, going by the first batches of an epoch"
+    assert re.search(measured, result.out)
     assert [row["rho_mean"] for row in rows("d.csv")] == ["128", "96", "64"]
     assert {path.name for path in Path().iterdir()} == {"d.csv", "d.json"}
 
@@ -196,7 +201,7 @@ def test_sweep_dry_run(maldrop: Run) -> None:
     command = ("sweep", *TINY, "--epochs", "2", "--schedule", "forward,forward-smooth", "--rho", "0..256/3")
     result = maldrop(*command, "--seeds", "2", "--dry-run", "--csv", "d.csv")
     assert (result.code, result.err) == (0, "")
-    assert "8 points with 2 seeds each: 12 runs, as 4 runs would be the same as another.\n" in result.out
+    assert "8 points with 2 seeds each: 12 runs, as 4 runs would be the same as another; about " in result.out
     assert "\nTry: maldrop sweep" in result.out
     assert {path.name for path in Path().iterdir()} == {"d.csv"}
     table = rows("d.csv")
@@ -240,11 +245,42 @@ def test_terminals_without_block_characters(encoding: str, expected: str, tmp_pa
     assert "?" not in done.stdout.decode(encoding)
 
 
-def test_a_dry_run_loads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_downloads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from maldrop_cli import datasets
+    from maldrop_cli.datasets import network
 
+    monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(datasets, "load", lambda *args: pytest.fail("loaded"))
-    assert maldrop("train", "--dataset", "cifar10", "--dry-run").code == 0
+    monkeypatch.setattr(network, "reachable", lambda url: pytest.fail("asked a server"))
+    result = maldrop("train", "--dataset", "cifar10", "--dry-run")
+    assert result.code == 0
+    assert "1 run; how long they take can't be told before the images of cifar10 are here." in result.out
+
+
+def test_the_time_left_is_by_stored_epochs_or_by_a_measurement() -> None:
+    def stored(seconds: float, **settings: Any) -> RunRecord:
+        return RunRecord(run_id="", config=replace(BASE, **settings), epochs=(timed(seconds), timed(9 * seconds)))
+
+    left = [BASE, replace(BASE, rho=7, lr=0.5), replace(BASE, selector=Selector.SINGLE)]  # of four epochs each
+    asked: list[RunConfig] = []
+
+    def measure(config: RunConfig) -> float:
+        asked.append(config)
+        return 10.0
+
+    told = estimate(left, [stored(1.0)], measure)  # five seconds an epoch, and ten
+    assert told == "about 1:20 of training left, going by the first batches of an epoch, trained to see"
+    assert asked == [left[2]]
+    known = [stored(1.0), stored(2.0, selector=Selector.SINGLE)]
+    assert estimate(left, known, measure, workers=2) == "about 40.0 s of training left, going by epochs stored"
+    assert len(asked) == 1
+    assert "before the images of digits are here" in estimate(left, [], lambda config: None)
+
+
+def timed(seconds: float) -> EpochRow:
+    return EpochRow(
+        epoch=1, train_loss=1, val_loss=1, val_top1=1, val_top5=1, train_seconds=seconds, rho_mean=None, drop_rate=0
+    )
 
 
 def test_reused_runs_are_told_by_their_settings_after_a_trip_through_json(maldrop: Run) -> None:

@@ -131,6 +131,34 @@ def test_train_seconds_leave_evaluation_out(tiny: ImageData, monkeypatch: pytest
     assert [row.train_seconds for row in record.epochs] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("a_batch", "expected", "batches"),
+    [
+        (3.0, 30.0, [1]),  # slow: its first is all the measurement
+        (0.5, 5.0, [1, 1]),  # the first warms up
+        (0.1, 1.0, [1, 1, 4]),
+        (0.001, 0.01, [1, 1, 4, 10]),  # quick: all there are
+    ],
+)
+def test_an_epoch_is_timed_by_its_first_batches(
+    a_batch: float, expected: float, batches: list[int], tiny: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = replace(tiny, train=tiny.train.first(100))
+    now, seen = 0.0, []
+    real = engine.Training._train
+
+    def train(self):  # type: ignore[no-untyped-def]
+        nonlocal now
+        seen.append(len(self.data.train.labels) // 10)
+        now += a_batch * seen[-1]
+        return real(self)
+
+    monkeypatch.setattr(engine.Training, "_train", train)
+    found = engine.seconds_of_epoch(replace(BASE, batch_size=10, fidelity_every=1), part, CPU, lambda: now)
+    assert found == pytest.approx(expected)
+    assert seen == batches
+
+
 def test_the_device_is_synchronised_around_the_clock(tiny: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     ticks = itertools.count()

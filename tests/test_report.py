@@ -17,6 +17,7 @@ from maldrop_cli.render.reports import identifying, in_order, mixed_data, report
 from maldrop_cli.render.tables import Column, Table, to_text
 from maldrop_cli.results.arms import Arm, group
 from maldrop_cli.results.comparison import compare
+from maldrop_cli.results.points import Shared, runs_of_points
 from maldrop_cli.results.records import EpochRow, RunRecord, Status
 from maldrop_cli.results.settings import SETTINGS, order, settings_of, varying
 from maldrop_cli.results.store import Store
@@ -406,6 +407,67 @@ def test_mixed_images_are_said_and_kept_apart(maldrop: Run) -> None:
         result = maldrop("report", "runs", *arguments)
         assert result.code == 0, result.err
         assert "saw different images (data digests d1, d2)" in result.out
+
+
+POINTS = [
+    Shared(replace(SWEEP[6].config, schedule=Schedule.FORWARD), SWEEP[6].config),  # rho 0
+    Shared(replace(SWEEP[3].config, schedule=Schedule.FORWARD, rho=2048), SWEEP[3].config),  # of rho 1024
+]
+
+
+def test_points_that_have_the_runs_of_others_are_shown_with_them(maldrop: Run) -> None:
+    save(SWEEP)
+    Store(Path("runs")).add_points(POINTS)
+    result = maldrop("report", "runs", "--where", "schedule=forward", "--baseline", "rho=0", "--csv", "r.csv")
+    assert result.code == 0, result.err
+    assert [(row["rho"], row["trained_as"], row["diff_top1_mean"] != "") for row in rows("r.csv")] == [
+        ("0", "maldrop rho=0", False),
+        ("256", "", True),
+        ("2048", "maldrop rho=1024", True),
+    ]
+    assert "9 stored runs in 3 arms" in result.out
+    assert "the runs of maldrop rho=1024" in result.out
+    listed = maldrop("report", "runs", "--csv", "l.csv")  # a list of runs is one of what was trained
+    assert "18 stored runs" in listed.out
+    assert len(rows("l.csv")) == 18
+    twice = maldrop("report", "runs", "runs", "--by", "rho", "--csv", "t.csv")
+    assert "18 stored runs in 8 arms" in twice.out
+    assert len(rows("t.csv")) == 8
+
+
+def test_the_same_runs_are_one_test_and_none_against_themselves() -> None:
+    """Holm's correction is over what was tested: a point shown twice is no second test."""
+    base = over_seeds(91, rho=0)
+    runs = [stored(seed, top1, rho=1024) for seed, top1 in enumerate((88.0, 88.5, 88.0))]
+    other = [stored(seed, top1, rho=256) for seed, top1 in enumerate((90.0, 91.5, 91.0))]
+    twin = Shared(replace(runs[0].config, rho=2048), runs[0].config)
+
+    def p_values(records: list[RunRecord], baseline: str) -> dict[int, float | None]:
+        found = compare(group(records), parse_baseline(baseline), 0.5)
+        return {
+            arm.config.rho: difference and difference.p_holm
+            for arm, difference in zip(found.arms, found.differences, strict=True)
+        }
+
+    alone, together = [*base, *runs, *other], [*base, *runs, *other, *runs_of_points(runs, [twin])]
+    before, after = p_values(alone, "rho=0"), p_values(together, "rho=0")
+    assert after == {**before, 2048: before[1024]}
+    assert before[1024] is not None
+    assert 0 < before[1024] < 0.05
+    against_itself = p_values(together, "rho=1024")
+    assert against_itself[2048] is against_itself[1024] is None
+    assert against_itself[256] is not None
+
+
+def test_a_table_of_masks(maldrop: Run) -> None:
+    save([replace(run, hidden_width=100) for run in SWEEP])
+    result = maldrop("report", "runs", "--by", "rho", "--masks", "--where", "dropout=maldrop,none")
+    assert result.code == 0, result.err
+    text = result.out[result.out.index("Masks, means over seeds") :]
+    assert re.search(r"rho +dropout +schedule +never passed", text)
+    assert len(re.findall(r"(?m)^ +\d+  maldrop ", text)) == 4  # and none does not count what it drops
+    assert "Masks, means" in maldrop("report", "runs", "--masks").out
+    assert "Masks" not in maldrop("report", "runs", "--masks", "--dropout", "none").out
 
 
 def test_a_damaged_record_is_said_and_left_out(maldrop: Run) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from maldrop_cli.config import MaldropError, RunConfig
+from maldrop_cli.config import MaldropError, RunConfig, Schedule
+from maldrop_cli.results.points import Shared
 from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment, from_json, to_json
 from maldrop_cli.results.store import Store
 
@@ -107,6 +108,22 @@ def test_another_schema_is_left_out_and_said(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
     assert store.load("abc") is None
     assert "its schema is 99" in warnings[0]
+
+
+def test_points_of_sweeps_are_kept_once_and_damage_is_said(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    assert store.points() == []
+    first, second = (Shared(RunConfig(rho=rho, schedule=Schedule.FORWARD), RunConfig(rho=9)) for rho in (10, 11))
+    store.add_points([first])
+    store.add_points([second, first])
+    assert store.points() == [first, second]
+    path = tmp_path / "points.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0][:50], lines[1].replace("forward", "backward"), "[]", lines[1]]) + "\n")
+    assert store.points() == [second]
+    assert [warning.split(" of ")[0] for warning in warnings] == ["line 1", "line 2", "line 3"]
+    assert list(store.scan()) == []
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

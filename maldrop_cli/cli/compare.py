@@ -106,7 +106,9 @@ def compare(
     tables = [arm_table(comparison, f"{settings_line(config)}, {plural(len(named_seeds), 'seed')}", notes)]
     if len(dropouts) > 1:
         tables.append(verdict_table(comparison))
-    present([*tables, *mask_tables(comparison.arms, config.fidelity_every)], arm_rows(comparison), output)
+    if config.fidelity_every:
+        tables += mask_tables(comparison.arms)
+    present(tables, arm_rows(comparison), output)
     try:
         if plot:
             plot.draw(comparison.arms)

@@ -58,6 +58,11 @@ def resolve(options: ExecutionOptions, machine: DeviceOptions) -> torch.device:
     return devices.prepare(machine.device, _threads(executor, machine))
 
 
+def at_a_time(options: ExecutionOptions, runs: int) -> int:
+    """How many of so many runs are trained at a time on this machine."""
+    return max(min(options.workers or 1, runs), 1)
+
+
 @contextmanager
 def hired(options: ExecutionOptions, machine: DeviceOptions, device: torch.device, runs: int) -> Iterator[Crew]:
     """A crew for a plan of so many runs, until the end of the ``with``. ``device``: as :func:`resolve` gave it."""
@@ -70,7 +75,7 @@ def hired(options: ExecutionOptions, machine: DeviceOptions, device: torch.devic
 
         yield Crew(1, threads, machine.device, right_here)
     elif executor is Executor.PROCESSES:
-        workers = min(options.workers or 1, runs)
+        workers = at_a_time(options, runs)
         gpus = visible_gpus() if device.type == "cuda" and machine.device in ("auto", "cuda") else []
 
         def in_processes(ledger: Ledger, place: Workplace, data: ImageData) -> None:

@@ -22,6 +22,9 @@ def report(
     plotting: PlotOptions,
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that --out wrote.")],
     long: Annotated[bool, typer.Option("--long", help="One row an epoch instead of one a run.")] = False,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="A table of the masks as well: pass rates, turnover, harm.")
+    ] = False,
     dropout: Annotated[str | None, typer.Option("--dropout", "--dropouts", help="Only these variants.")] = None,
     where: Annotated[
         list[str] | None,
@@ -75,35 +78,42 @@ def report(
     from rich.console import Console
 
     from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.reports import in_order, mixed_data, report_tables
-    from maldrop_cli.render.runs import arm_rows, epoch_rows, report_table, run_rows
+    from maldrop_cli.render.reports import identifying, in_order, mixed_data, report_tables
+    from maldrop_cli.render.runs import arm_rows, epoch_rows, mask_tables, report_table, run_rows
     from maldrop_cli.render.tables import plural
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare
+    from maldrop_cli.results.points import runs_of_points
     from maldrop_cli.results.store import Store
 
     warn = Reporter(Console(stderr=True)).warn
-    stored = []
+    stored, points = [], []
     for folder in folders:
         if not folder.is_dir():
             raise MaldropError(f"{folder} is no folder of runs")
-        stored += list(Store(folder, warn).scan())
+        store = Store(folder, warn)
+        stored += list(store.scan())
+        points += store.points()
     if not stored:
         raise MaldropError(f"no runs in {', '.join(map(str, folders))}; `maldrop train --out DIR` makes one")
-    records = [run for run in stored if all(each.holds(run) for each in conditions)]
+    together = grouped or plot or masks  # then points of a sweep that have the runs of others count as well
+    known = [*stored, *runs_of_points(stored, points)] if together else stored
+    records = [run for run in known if all(each.holds(run) for each in conditions)]
     if not records:
-        raise MaldropError(_nothing_left(stored, conditions))
+        raise MaldropError(_nothing_left(known, conditions))
     records.sort(key=lambda run: (str(run.config.identity() | {"seed": 0}), run.config.seed))
-    arms = in_order(group(records), settings) if grouped or plot else []
+    arms = in_order(group(records), settings) if together else []
+    mask_report = mask_tables(arms, identifying(arms, settings)) if masks else []
     if grouped:
-        pool = group(stored)  # a baseline need not be among the rows
+        pool = group(known)  # a baseline need not be among the rows
         if against and not any(map(against.fits, pool)):
             raise MaldropError(f"--baseline: none of {plural(len(stored), 'stored run')} has {against.label}")
         comparison = compare(arms, against, margin, pool)
-        present(report_tables(comparison, settings), arm_rows(comparison), output)
+        present([*report_tables(comparison, settings), *mask_report], arm_rows(comparison), output)
     else:
-        table = report_table(records, long, mixed_data(records))
-        present([table], epoch_rows(records) if long else run_rows(records), output)
+        runs = [run for run in records if run.trained_as is None]
+        table = report_table(runs, long, mixed_data(runs))
+        present([table, *mask_report], epoch_rows(runs) if long else run_rows(runs), output)
     if plot:
         plot.draw(arms)
 

@@ -6,22 +6,24 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import torch
 from rich.console import Console
 
 from maldrop_cli import datasets, devices, engine
 from maldrop_cli.cli import crew
+from maldrop_cli.cli.estimate import estimate
 from maldrop_cli.cli.follow import Follower
 from maldrop_cli.cli.options import DeviceOptions, ExecutionOptions, OutputOptions, SubjectOptions, TrainingOptions
 from maldrop_cli.config import DataConfig, Executor, MaldropError, RunConfig
+from maldrop_cli.datasets import ImageData
 from maldrop_cli.engine import Keeping
 from maldrop_cli.models import check_batches, describe_head
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures
 from maldrop_cli.render.tables import plural
 from maldrop_cli.results.checkpoint import check_data
+from maldrop_cli.results.points import Shared
 from maldrop_cli.results.records import RunRecord, Status, environment
 from maldrop_cli.results.store import Store
 from maldrop_cli.sweep.axes import NOTHING, Quantity
@@ -43,6 +45,11 @@ def _described(data: DataConfig, data_dir: Path | None) -> tuple[tuple[int, int,
     return datasets.describe(data, data_dir)
 
 
+@functools.cache
+def _at_hand(data: DataConfig, data_dir: Path | None) -> ImageData | None:
+    return datasets.at_hand(data, data_dir)
+
+
 def available(config: RunConfig, head: Head) -> int:
     """How many neurons, channels or weights the variant has to drop from; UsageError where it can't be had."""
     check_variant(replace(config, rho=0), head)
@@ -56,11 +63,6 @@ def sized(config: RunConfig, head: Head, rho: Quantity, rho_end: Quantity = NOTH
         return config
     counts = [quantity.count(units, flag, config.unit) for quantity, flag in ((rho, "--rho"), (rho_end, "--rho-end"))]
     return replace(config, rho=counts[0], rho_end=counts[1])
-
-
-def _costs_alike(config: RunConfig) -> tuple[object, ...]:
-    """What the time of an epoch depends on, and rho hardly is."""
-    return config.data, config.model, config.depth, config.batch_size, config.dropout, config.selector
 
 
 @dataclass(frozen=True)
@@ -84,31 +86,42 @@ class Session:
     def finished(self, plan: Sequence[RunConfig]) -> int:
         """How many runs of the plan are stored and would be reused, going by their settings: the images, on which it
         also depends, may take long to load."""
-        known = set() if self.training.fresh else {run.config.run_id("") for run in self._stored if run.finished}
+        known = self._known
         return sum(config.run_id("") in known for config in plan)
+
+    @functools.cached_property
+    def _known(self) -> set[str]:
+        """The runs that would be reused, whatever their images."""
+        return set() if self.training.fresh else {run.config.run_id("") for run in self._stored if run.finished}
 
     @functools.cached_property
     def _stored(self) -> list[RunRecord]:
         """The runs that were there when this was first asked for."""
         return list(Store(self.training.out).scan()) if self.training.out.is_dir() else []
 
-    def estimate(self, plan: Sequence[RunConfig]) -> float | None:
-        """Seconds of training that the unfinished runs of the plan would take, from the stored epochs of runs with the
-        same data, model, batch size and variant on this machine; None where one has no such epoch to go by."""
-        here = RunRecord(run_id="", config=plan[0], environment=self._environment()).machine
-        stored = [run for run in self._stored if run.machine == here and run.epochs]
-        seconds: dict[object, list[float]] = {}
-        for run in stored:
-            seconds.setdefault(_costs_alike(run.config), []).append(median(row.train_seconds for row in run.epochs))
-        known = set() if self.training.fresh else {run.config.run_id("") for run in stored if run.finished}
+    def estimate(self, plan: Sequence[RunConfig]) -> str:
+        """How long the unfinished runs of the plan would take on this machine, as many at a time as the options say, in
+        words; none where no run is left, or where a cluster would train them."""
+        known = self._known
         left = [config for config in plan if config.run_id("") not in known]
-        if not left or any(_costs_alike(config) not in seconds for config in left):
-            return None
-        return sum(config.epochs * median(seconds[_costs_alike(config)]) for config in left)
+        if not left or self.elsewhere:
+            return ""
+        device = crew.resolve(self.execution, self.device)
+        workers = crew.at_a_time(self.execution, len(left))
+        where = environment(str(device), devices.device_name(device), devices.threads(), workers)
+        here = RunRecord(run_id="", config=left[0], environment=where).machine
 
-    def _environment(self) -> dict[str, object]:
-        device = devices.prepare(self.device.device, self.device.threads)
-        return environment(str(device), devices.device_name(device), devices.threads())
+        def measure(config: RunConfig) -> float | None:
+            data = _at_hand(config.data, self.subject.data_dir)
+            return None if data is None else engine.seconds_of_epoch(config, data.to(device), device)
+
+        return estimate(left, (run for run in self._stored if run.machine == here), measure, workers)
+
+    def share(self, points: Sequence[Shared]) -> None:
+        """Write down which points of a sweep have the runs of another."""
+        store = Store(self.training.out)
+        store.prepare()
+        store.add_points(points)
 
     def carry_out(self, plan: Sequence[RunConfig], keeping: Keeping | None = None) -> list[RunRecord]:
         """Load the data, then train or reuse every run of the plan. KeyboardInterrupt when that was stopped.

@@ -80,9 +80,10 @@ def sweep(
     bases = [replace(base, selector=selectors[0]) for base in several_bases(subject, training, given)]
 
     from maldrop_cli.cli.session import Session, available, head_of, sized
-    from maldrop_cli.render.runs import arm_rows, failures, machine_line, mask_tables, name, sweep_table, sweep_title
+    from maldrop_cli.render.runs import arm_rows, failures, machine_line, mask_tables, sweep_table, sweep_title
     from maldrop_cli.results.arms import group
     from maldrop_cli.results.comparison import compare, of_vanilla
+    from maldrop_cli.results.points import runs_of_points, shared
     from maldrop_cli.variants import Head, rhos_of
 
     session = Session(subject, training, device, output, execution)
@@ -113,25 +114,21 @@ def sweep(
         chart = sweep_chart(points, head, characters(stdout_encoding()), title, notes, smoother)
         present([chart], dry_rows(points, head, {"n_seeds": len(named_seeds)}), output)
         return
+    elsewhere = shared(points, trained)
+    session.share(elsewhere)
     records = [
         record
         for data in dict.fromkeys(config.data for config in plan)
         for record in session.carry_out([config for config in plan if config.data == data])
     ]
 
-    by_settings = {repr(arm.config.identity()): arm for arm in group(records)}
-    shown = [
-        replace(by_settings[repr(one.identity())], config=point) for point, one in zip(points, trained, strict=True)
-    ]
-    same = [name(one) if one != point else "" for point, one in zip(points, trained, strict=True)]
-    comparison = compare(shown, of_vanilla(bases[0].p), margin=0.5)
+    by_settings = {repr(arm.config.identity()): arm for arm in group([*records, *runs_of_points(records, elsewhere)])}
+    comparison = compare([by_settings[repr(point.identity())] for point in points], of_vanilla(bases[0].p), margin=0.5)
     notes = [machine_line(records), *failures(records)]
-    tables = [
-        sweep_table(comparison, title, notes, smoother, same),
-        *mask_tables(comparison.arms, bases[0].fidelity_every),
-    ]
-    rows = [row | {"trained_as": one or None} for row, one in zip(arm_rows(comparison), same, strict=True)]
-    present(tables, rows, output)
+    tables = [sweep_table(comparison, title, notes, smoother)]
+    if bases[0].fidelity_every:
+        tables += mask_tables(comparison.arms)
+    present(tables, arm_rows(comparison), output)
     try:
         if plot:
             plot.draw(comparison.arms)

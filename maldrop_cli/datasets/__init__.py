@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from maldrop_cli.config import DataConfig, Dataset
-from maldrop_cli.datasets.base import Entry, ImageData, Progress, Shape, Source, Split, Warn
+from maldrop_cli.datasets.base import Entry, ImageData, NotAtHandError, Progress, Shape, Source, Split, Warn
 from maldrop_cli.datasets.embedded import describe_synthetic, load_digits, load_synthetic
 from maldrop_cli.datasets.folders import describe_imagefolder, load_imagefolder
 from maldrop_cli.datasets.tiny_imagenet import describe_tiny_imagenet, load_tiny_imagenet
 from maldrop_cli.datasets.torchvision_sets import torchvision_loader
 
-__all__ = ["REGISTRY", "ImageData", "Split", "describe", "load"]
+__all__ = ["REGISTRY", "ImageData", "Split", "at_hand", "describe", "load"]
 
 
 def _no_progress(what: str, done: int, total: int) -> None:
@@ -32,6 +33,16 @@ def load(
     """Load a data set; MaldropError, one line, when it is neither there nor to be had. ``warn`` gets one line when
     something is amiss that does not matter to the images: a cache that can't be written, say."""
     return REGISTRY[config.dataset].load(_source(config, data_dir, progress, warn))
+
+
+def at_hand(config: DataConfig, data_dir: Path | None = None) -> ImageData | None:
+    """A data set that can be loaded at once; None where it would have to be downloaded or decoded. Raises as
+    :func:`load`."""
+    source = _source(config, data_dir, _no_progress, _no_warning)
+    try:
+        return REGISTRY[config.dataset].load(replace(source, at_hand=True))
+    except NotAtHandError:
+        return None
 
 
 def describe(config: DataConfig, data_dir: Path | None = None) -> tuple[Shape, int]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.config import DataConfig
+from maldrop_cli.config import DataConfig, MaldropError
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 Warn = Callable[[str], None]
@@ -28,6 +28,10 @@ class Split:
 
     def to(self, device: torch.device) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
+
+    def first(self, examples: int) -> Split:
+        """At most so many."""
+        return Split(self.images[:examples], self.labels[:examples])
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,17 @@ class ImageData:
 
 @dataclass(frozen=True)
 class Source:
-    """What a loader needs beside the config."""
+    """What a loader needs beside the config. ``at_hand``: rather than downloading or decoding, raise NotAtHandError."""
 
     config: DataConfig
     data_dir: Path | None
     progress: Progress
     warn: Warn
+    at_hand: bool = False
+
+
+class NotAtHandError(MaldropError):
+    """The images are not here, or not decoded yet."""
 
 
 @dataclass(frozen=True)

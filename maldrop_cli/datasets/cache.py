@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from maldrop_cli.datasets.base import ImageData, Source, Split, cache_dir, finish, one_line
+from maldrop_cli.datasets.base import ImageData, NotAtHandError, Source, Split, cache_dir, finish, one_line
 from maldrop_cli.datasets.listing import Files, Listing
 from maldrop_cli.decoding import decode_all
 
@@ -35,13 +35,16 @@ ABANDONED_SECONDS = 24 * 3600.0  # the age at which a half-written file has no w
 def load_images(name: str, listing: Listing, side: int, source: Source) -> ImageData:
     """The images of ``listing``, RGB, scaled to a square; from the cache if they are there, else into it.
 
-    MaldropError for a file that is no image. A cache that is damaged or can't be written costs a warning, no more.
+    NotAtHandError where they are not there and may not be decoded now; MaldropError for a file that is no image. A
+    cache that is damaged or can't be written costs a warning, no more.
     """
     place = cache_dir() / "images" / f"{_hash(name, str(listing.root), str(side))[:16]}.npy"
     key = _key(listing, side)
     stored = _read(place, key, name, listing, side, source)
     if stored is not None:
         return stored
+    if source.at_hand:
+        raise NotAtHandError(f"the images of {listing.root} are not decoded yet")
     total = len(listing.train.images) + len(listing.val.images)
     pixels = torch.from_numpy(
         decode_all(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maldrop_cli.config import MaldropError
 from maldrop_cli.datasets.archive import fetch
-from maldrop_cli.datasets.base import ImageData, Shape, Source, cache_dir, one_line
+from maldrop_cli.datasets.base import ImageData, NotAtHandError, Shape, Source, cache_dir, one_line
 from maldrop_cli.datasets.cache import load_images
 from maldrop_cli.datasets.listing import Files, ImageFile, Listing, image_files
 
@@ -46,6 +46,8 @@ def _find(source: Source) -> Path | None:
 
 def _download(source: Source) -> Path:
     root = source.data_dir or cache_dir() / "tiny-imagenet"
+    if source.at_hand:
+        raise NotAtHandError(f"no files in {root}")
     fetch(URL, MD5, root, FOLDER, "tiny-imagenet", source.progress)
     return root / FOLDER
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maldrop_cli.config import Dataset, MaldropError
 from maldrop_cli.datasets import network
-from maldrop_cli.datasets.base import ImageData, Source, cache_dir, finish, one_line
+from maldrop_cli.datasets.base import ImageData, NotAtHandError, Source, cache_dir, finish, one_line
 
 
 def torchvision_loader(
@@ -22,7 +22,11 @@ def torchvision_loader(
 
         reader = getattr(torchvision.datasets, class_name)
         root = source.data_dir or cache_dir() / dataset.value
-        parts = _read(reader, root) or _download(reader, root, url, f"{dataset}: {where.format(root=root)}")
+        parts = _read(reader, root)
+        if parts is None:
+            if source.at_hand:
+                raise NotAtHandError(f"no files in {root}")
+            parts = _download(reader, root, url, f"{dataset}: {where.format(root=root)}")
         (train_pixels, train_labels, classes), (val_pixels, val_labels, _) = parts
         return finish(
             dataset.value,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from maldrop_cli.config import Unit
 from maldrop_cli.render.tables import Column, Table, number, plural
@@ -51,19 +52,23 @@ def pass_rate_table(run: RunRecord) -> Table | None:
     return Table(f"Pass rates of {units:,} {what}s over all of training", columns, notes)
 
 
-def mask_table(arms: Sequence[Arm], names: Sequence[str]) -> Table | None:
-    """One row an arm that counts what it drops, means over its seeds at the last epoch; None without such an arm."""
-    kept = [(name, arm) for name, arm in zip(names, arms, strict=True) if arm.of_runs("never_passed").n]
-    if not kept:
+def mask_table(arms: Sequence[Arm], lead: Sequence[Column]) -> Table | None:
+    """One row an arm that counts what it drops, means over its seeds at the last epoch; None without such an arm.
+
+    ``lead``: the columns that say which arm it is.
+    """
+    rows = [row for row, arm in enumerate(arms) if arm.of_runs("never_passed").n]
+    if not rows:
         return None
+    kept = [arms[row] for row in rows]
 
     def means(field: str, digits: int, factor: float = 1.0, *, sign: bool = False) -> list[str]:
-        return [number(factor * arm.metric(field).mean, digits, sign=sign) for _, arm in kept]
+        return [number(factor * arm.metric(field).mean, digits, sign=sign) for arm in kept]
 
     columns = [
-        Column("dropout", [name for name, _ in kept], left=True),
-        Column("never passed", [number(arm.of_runs("never_passed").mean, 1) for _, arm in kept]),
-        Column("always", [number(arm.of_runs("always_passed").mean, 1) for _, arm in kept]),
+        *(replace(each, cells=[each.cells[row] for row in rows]) for each in lead),
+        Column("never passed", [number(arm.of_runs("never_passed").mean, 1) for arm in kept]),
+        Column("always", [number(arm.of_runs("always_passed").mean, 1) for arm in kept]),
         Column("turnover %", means("turnover", 1, 100.0)),
         Column("probe loss", means("probe_loss", 4)),
         Column("raised by mask", means("raised_mask", 3, sign=True)),

@@ -53,7 +53,7 @@ def _cell(value: Any) -> str:
 def report_tables(comparison: Comparison, by: Sequence[str]) -> list[Table]:
     """The arms, and where there is a baseline the verdicts."""
     arms = comparison.arms
-    records = [run for arm in arms for run in arm.runs.values()]
+    records = list({run.run_id: run for arm in arms for run in arm.runs.values()}.values())
     lead = identifying(arms, by)
     notes = [
         "±: 95 % t-interval over seeds. × none: training time an epoch, against the arm without dropout that is alike "

@@ -260,6 +260,7 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "p_holm": difference.p_holm if difference else None,
             "verdict": str(difference.outcome) if difference else None,
             "more_seeds": difference.more_seeds if difference else None,
+            "trained_as": name(arm.trained_as) if arm.trained_as else None,
             "margin": comparison.margin,
             **settings(arm.config),
             "data_digest": arm.data_digest,
@@ -283,7 +284,7 @@ def arm_table(
     ``lead``: the columns that say which arm it is; without, its name.
     """
     arms = comparison.arms
-    columns = [Column("dropout", [name(arm.config) for arm in arms], left=True)] if lead is None else [*lead]
+    columns = _named(arms) if lead is None else [*lead]
     if len({arm.config.epochs for arm in arms}) == 1:
         marked: Sequence[tuple[object, int | None]] = [(epoch, epoch) for epoch in marked_epochs(arms[0].config.epochs)]
     else:
@@ -300,7 +301,18 @@ def arm_table(
         Column("dropped %", [number(arm.metric("drop_rate").mean, 2) for arm in arms]),
         Column("seeds", [_seeds(arm) for arm in arms]),
     ]
+    if any(arm.trained_as for arm in arms):
+        columns.append(Column("", [_shared(arm) for arm in arms], left=True))
     return Table(title, columns, notes)
+
+
+def _named(arms: Sequence[Arm]) -> list[Column]:
+    return [Column("dropout", [name(arm.config) for arm in arms], left=True)]
+
+
+def _shared(arm: Arm) -> str:
+    """Of a point that was not trained: whose runs it shows."""
+    return f"the runs of {name(arm.trained_as)}" if arm.trained_as else ""
 
 
 def _seeds(arm: Arm) -> str:
@@ -316,7 +328,7 @@ def verdict_table(comparison: Comparison, lead: Sequence[Column] | None = None) 
         if difference is not None
     ]
     if lead is None:
-        lead = [Column("dropout", [name(arm.config) for arm in comparison.arms], left=True)]
+        lead = _named(comparison.arms)
     columns = [
         *(Column(each.heading, [each.cells[index] for index in tested], each.left) for each in lead),
         Column(
@@ -369,12 +381,20 @@ def sweep_title(points: Sequence[RunConfig], seeds: int) -> str:
 GRID_COLUMNS = ("dataset", "model", "selector", "lr", "p")  # of a sweep, shown where they vary
 
 
-def sweep_table(
-    comparison: Comparison, title: str, notes: Sequence[str] = (), smoother: str = "", same: Sequence[str] = ()
-) -> Table:
+def grid_columns(points: Sequence[RunConfig]) -> list[Column]:
+    """What tells the points of a sweep apart beside variant, schedule, omega and rho."""
+    effective = [settings_of(point) for point in points]
+    return [
+        Column(field, [_cell(each.get(field)) for each in effective], left=field not in NUMERIC)
+        for field in GRID_COLUMNS
+        if field in varying(effective)
+    ]
+
+
+def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = (), smoother: str = "") -> Table:
     """One row a point, the references first; the best and the worst point marked.
 
-    ``smoother``: see :func:`saturation`. ``same``: for each point whose runs are those of another, which.
+    ``smoother``: see :func:`saturation`.
     """
     arms, epochs = comparison.arms, comparison.arms[0].config.epochs
     points = [number for number, arm in enumerate(arms) if _is_point(arm)]
@@ -384,24 +404,16 @@ def sweep_table(
     marks = [""] * len(arms)
     if best is not None and worst is not None and best != worst:
         marks[best], marks[worst] = "best", "worst"
-    marks = [
-        ", ".join(filter(None, [mark, f"the runs of {other}" if other else ""]))
-        for mark, other in zip(marks, same or [""] * len(arms), strict=True)
-    ]
+    marks = [", ".join(filter(None, [mark, _shared(arm)])) for mark, arm in zip(marks, arms, strict=True)]
     intervals = [arm.metric("val_top1") for arm in arms]
     rows = [identity(arm.config) for arm in arms]
 
     def cells(field: str) -> list[str]:
         return ["" if row[field] is None else str(row[field]) for row in rows]
 
-    effective = [settings_of(arm.config) for arm in arms]
-    differing = [field for field in GRID_COLUMNS if field in varying(effective)]
     columns = [
         Column("dropout", cells("dropout"), left=True),
-        *(
-            Column(field, [_cell(each.get(field)) for each in effective], left=field not in NUMERIC)
-            for field in differing
-        ),
+        *grid_columns([arm.config for arm in arms]),
         Column("schedule", cells("schedule"), left=True),
         Column("omega", cells("omega"), left=True),
         Column("rho", cells("rho")),
@@ -458,9 +470,9 @@ def saturated_arms(arms: Sequence[Arm], smoother: str) -> list[str]:
     return saturation([scheduled_rates(arm.done.values()) for arm in arms if is_annealed(arm.config)], smoother)
 
 
-def mask_tables(arms: Sequence[Arm], fidelity_every: int) -> list[Table]:
-    """The mask report of the arms, if the command asked to look at the masks: a reused run may not tell."""
-    table = masks.mask_table(arms, [name(arm.config) for arm in arms]) if fidelity_every else None
+def mask_tables(arms: Sequence[Arm], lead: Sequence[Column] | None = None) -> list[Table]:
+    """The mask report of the arms, where one has something to report. ``lead``: as of :func:`arm_table`."""
+    table = masks.mask_table(arms, _named(arms) if lead is None else lead)
     return [table] if table else []
 
 

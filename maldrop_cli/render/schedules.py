@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from maldrop_cli.config import RunConfig, Schedule
-from maldrop_cli.render.runs import identity, is_annealed, name, saturation, schedule_settings, settings, settings_line
-from maldrop_cli.render.tables import Column, Table, duration, number, plural
+from maldrop_cli.render.runs import (
+    grid_columns,
+    identity,
+    is_annealed,
+    name,
+    saturation,
+    schedule_settings,
+    settings,
+    settings_line,
+)
+from maldrop_cli.render.tables import Column, Table, number, plural
 from maldrop_cli.variants import Head, rho_of
 
 BAR = 40  # characters that stand for the whole layer
@@ -150,9 +159,11 @@ def sweep_chart(
         for config, rhos, each in zip(points, series, units, strict=True)
     ]
     columns = [
+        Column("dropout", [row["dropout"] for row in cells], left=True),
+        *grid_columns(points),
         *(
             Column(key, ["" if row[key] is None else str(row[key]) for row in cells], left=key != "rho")
-            for key in ("dropout", "schedule", "omega", "rho")
+            for key in ("schedule", "omega", "rho")
         ),
         *(
             Column(f"rho @{epoch + 1}", [_short(rhos[epoch].mean) if rhos else "" for rhos in series])
@@ -174,14 +185,13 @@ def sweep_chart(
     )
 
 
-def plan_line(points: int, seeds: int, runs: int, done: int, out: object, seconds: float | None = None) -> str:
-    """How much there would be to train. ``runs``: in all, points with the same rhos counted once. ``seconds``: how long
-    the rest would take, None where nobody knows."""
+def plan_line(points: int, seeds: int, runs: int, done: int, out: object, left: str = "") -> str:
+    """How much there would be to train. ``runs``: in all, points with the same rhos counted once. ``left``: how long
+    the rest would take, in words."""
     each = f"{plural(points, 'point')} with {plural(seeds, 'seed')} each: " if seeds > 1 else ""
     fewer = f", as {plural(points * seeds - runs, 'run')} would be the same as another" if runs < points * seeds else ""
     known = f", {done} already finished in {out}" if done else ""
-    left = f"; about {duration(seconds)} of training left" if seconds is not None else ""
-    return f"Nothing was trained. {each}{plural(runs, 'run')}{fewer}{known}{left}."
+    return f"Nothing was trained. {each}{plural(runs, 'run')}{fewer}{known}{f'; {left}' if left else ''}."
 
 
 def _range(low: int, high: int) -> str:

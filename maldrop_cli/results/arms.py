@@ -28,6 +28,12 @@ class Arm:
         """Of the images that its runs saw, the same for all."""
         return next(iter(self.runs.values())).data_digest
 
+    @property
+    def trained_as(self) -> RunConfig | None:
+        """The arm whose runs these are as well, if not trained as what it is: see points.py."""
+        trained = next(iter(self.runs.values())).trained_as
+        return trained and replace(trained, seed=0)
+
     def metric(self, name: str, epoch: int | None = None) -> Interval:
         """Mean and 95 % interval over the finished seeds of a field of EpochRow; the default epoch is the last."""
         values = self.values(name, epoch)

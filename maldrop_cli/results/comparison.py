@@ -58,7 +58,8 @@ def compare(
     arms: list[Arm], baseline: Dropout | Baseline | None, margin: float, among: Sequence[Arm] | None = None
 ) -> Comparison:
     """Test every arm against its own baseline: the arm that fits, saw the same images, and is alike in every other
-    setting that has an effect on both. The p-values of all arms are corrected together.
+    setting that has an effect on both. The p-values of all arms are corrected together; arms with the same runs, points
+    of a sweep, are one test, and none where the baseline has these runs too.
 
     ``among``: where baselines and references are looked for; the arms themselves without it. UsageError where more than
     one is alike.
@@ -70,12 +71,19 @@ def compare(
     if against:
         bases = _counterparts(arms, pool, against, known)
     pairs = [(arm, base) for arm, base in zip(arms, bases, strict=True) if base]
-    verdicts = compare_arms([paired_differences(arm, base) for arm, base in pairs], margin)
-    by_arm = {id(arm): verdict for (arm, _), verdict in zip(pairs, verdicts, strict=True)}
+    tests = {(_runs(arm), _runs(base)): (arm, base) for arm, base in pairs if _runs(arm) != _runs(base)}
+    verdicts = compare_arms([paired_differences(arm, base) for arm, base in tests.values()], margin)
+    by_runs = dict(zip(tests, verdicts, strict=True))
+    by_arm = {id(arm): by_runs.get((_runs(arm), _runs(base))) for arm, base in pairs}
     references = _counterparts(arms, pool, of_dropout(Dropout.NONE), known, itself=True)
     return Comparison(
         arms, [by_arm.get(id(arm)) for arm in arms], bases, references, against.label if against else None, margin
     )
+
+
+def _runs(arm: Arm) -> str:
+    """Which runs these are, whatever else they are shown as."""
+    return (arm.trained_as or arm.config).run_id(arm.data_digest)
 
 
 def _counterparts(

@@ -63,6 +63,8 @@ class RunRecord:
 
     Of the neurons (or weights) that a variant counts, over all of training: how many passed never and always, and how
     many have a pass rate in each tenth from 0 to 1.
+
+    ``trained_as``: of a point of a sweep, the settings with which its run was trained, see points.py; never stored.
     """
 
     run_id: str
@@ -76,6 +78,7 @@ class RunRecord:
     never_passed: int | None = None
     always_passed: int | None = None
     pass_histogram: tuple[int, ...] = ()
+    trained_as: RunConfig | None = None
 
     @property
     def finished(self) -> bool:
@@ -105,7 +108,7 @@ class RunRecord:
 
 def to_json(record: RunRecord) -> dict[str, Any]:
     """A record as plain JSON values."""
-    return asdict(record)
+    return {name: value for name, value in asdict(record).items() if name != "trained_as"}
 
 
 def from_json(stored: dict[str, Any]) -> RunRecord:

@@ -3,7 +3,7 @@
 ``config.json`` (the settings and where it runs) is written first, ``epochs.jsonl`` grows by a line an epoch, and
 ``result.json``, the whole record, appears at the end in one piece, with a checksum. A folder without a result is an
 unfinished run; ``checkpoint.pt`` in it is what that goes on from. Whoever trains a run holds its lock, a lock of the
-operating system, which no process takes to its grave.
+operating system, which no process takes to its grave. ``points.jsonl`` beside the folders: see points.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import Any
 import filelock
 
 from maldrop_cli.config import SCHEMA, MaldropError
+from maldrop_cli.results.points import Shared
 from maldrop_cli.results.records import EpochRow, RunRecord, from_json, rows_from_json, to_json
 
 Warn = Callable[[str], None]
 LOCKS = ".locks"
+POINTS = "points.jsonl"
 POLL_SECONDS = 0.1
 
 
@@ -131,6 +133,35 @@ class Store:
         for name in folders:
             if record := self.load(name):
                 yield record
+
+    def add_points(self, points: Sequence[Shared]) -> None:
+        """Write down which points of a sweep have the runs of another; what is known already stays."""
+        if not points:
+            return
+        with self.lock(POINTS), self._explained():
+            known = dict.fromkeys(self._point_lines())
+            lines = known | dict.fromkeys(json.dumps({"schema": SCHEMA, **each.to_json()}) for each in points)
+            if lines != known:
+                _write_atomically(self.root / POINTS, "".join(f"{line}\n" for line in lines))
+
+    def points(self) -> list[Shared]:
+        """All that :meth:`add_points` was told; a damaged line is left out, after a warning."""
+        found = []
+        with self._explained():
+            lines = self._point_lines()
+        for number, line in enumerate(lines, 1):
+            try:
+                stored = json.loads(line)
+                if stored["schema"] == SCHEMA:
+                    found.append(Shared.from_json(stored))
+            except (ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
+                where = f"line {number} of {self.root / POINTS}"
+                self.warn(f"{where} is left out, as it is damaged ({type(error).__name__}: {error})")
+        return found
+
+    def _point_lines(self) -> list[str]:
+        path = self.root / POINTS
+        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
     def _rows(self, folder: Path) -> tuple[EpochRow, ...]:
         """The whole lines of ``epochs.jsonl``; a line cut short by a kill ends them."""
