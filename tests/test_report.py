@@ -445,7 +445,7 @@ def test_the_same_runs_are_one_test_and_none_against_themselves() -> None:
     def p_values(records: list[RunRecord], baseline: str) -> dict[int, float | None]:
         found = compare(group(records), parse_baseline(baseline), 0.5)
         return {
-            arm.config.rho: difference and difference.p_holm
+            arm.config.rho: difference.p_holm if difference else None
             for arm, difference in zip(found.arms, found.differences, strict=True)
         }
 
