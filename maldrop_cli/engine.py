@@ -30,11 +30,9 @@ from maldrop_cli.models import (
 )
 from maldrop_cli.results import checkpoint
 from maldrop_cli.results.checkpoint import Checkpoint
-from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment, rows_from_json
+from maldrop_cli.results.records import PROBED, EpochRow, RunRecord, Status, environment, rows_from_json
 from maldrop_cli.results.store import Store
 from maldrop_cli.variants import rho_of
-
-PROBED = ("probe_loss", "raised_mask", "raised_joint", "raised_ceiling")  # of EpochRow, by masks.fidelity
 
 
 def stream(seed: int, purpose: str) -> int:

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "maldrop_cli"
 LAYERS = [
     {"config"},
     {"dropout"},
-    {"decoding"},
+    {"decoding", "replacing"},
     {"datasets", "devices", "variants", "models", "masks"},
     {"results"},
     {"engine"},

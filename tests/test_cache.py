@@ -242,7 +242,7 @@ def test_a_full_disk_costs_a_warning(root: Path, images: Path) -> None:
 def test_what_a_killed_process_left_is_swept_away(root: Path, images: Path) -> None:
     Loading(root)
     [place] = images.iterdir()
-    old, young = (images / f".{place.stem}-{name}" for name in ("old", "young"))
+    old, young = (images / f".{place.name}-{name}" for name in ("old", "young"))
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 2 * 86400,) * 2)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 import zlib
 from contextlib import suppress
@@ -26,6 +25,7 @@ from numpy.lib import format as npy
 from maldrop_cli.datasets.base import ImageData, NotAtHandError, Source, Split, cache_dir, finish, one_line
 from maldrop_cli.datasets.listing import Files, Listing
 from maldrop_cli.decoding import decode_all
+from maldrop_cli.replacing import replacing
 
 FORMAT = 1  # raise it whenever the same files would give another cache
 INDEX_BYTES = 4096
@@ -127,7 +127,8 @@ def _read_index(place: Path) -> dict[str, Any]:
 
 
 def _write(place: Path, key: str, pixels: np.ndarray[Any, np.dtype[np.uint8]], data: ImageData) -> None:
-    """Write beside ``place``, and rename. OSError when the disk does not play along; then nothing is left behind."""
+    """Put the images into ``place``, in one piece. OSError when the disk does not play along; then nothing is left
+    behind."""
     index = {
         "key": key,
         "digest": data.digest(),
@@ -137,18 +138,11 @@ def _write(place: Path, key: str, pixels: np.ndarray[Any, np.dtype[np.uint8]], d
     }
     text = json.dumps(index).ljust(INDEX_BYTES - 65).encode()
     place.parent.mkdir(parents=True, exist_ok=True)
-    for half_written in place.parent.glob(f".{place.stem}-*"):
+    for half_written in place.parent.glob(f".{place.name}-*"):
         with suppress(OSError):
             if time.time() - half_written.stat().st_mtime > ABANDONED_SECONDS:
                 half_written.unlink()
-    with tempfile.NamedTemporaryFile(prefix=f".{place.stem}-", dir=place.parent, delete=False) as file:
-        try:
-            npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(pixels))
-            file.write(pixels.data)
-            file.write(hashlib.sha256(text).hexdigest().encode() + b" " + text)
-            file.flush()
-            os.fsync(file.fileno())  # else a crash can leave a renamed file of zeros
-            file.close()  # not every system renames an open file
-            Path(file.name).replace(place)
-        finally:
-            Path(file.name).unlink(missing_ok=True)
+    with replacing(place) as file:
+        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(pixels))
+        file.write(pixels.data)
+        file.write(hashlib.sha256(text).hexdigest().encode() + b" " + text)

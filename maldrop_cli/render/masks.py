@@ -8,9 +8,9 @@ from dataclasses import replace
 from maldrop_cli.config import Unit
 from maldrop_cli.render.tables import Column, Table, number, plural
 from maldrop_cli.results.arms import Arm
-from maldrop_cli.results.records import EpochRow, RunRecord
+from maldrop_cli.results.records import PROBED, EpochRow, RunRecord
 
-MEASURED = ("turnover", "probe_loss", "raised_mask", "raised_joint", "raised_ceiling", "fidelity")  # of EpochRow
+MEASURED = ("turnover", *PROBED, "fidelity")  # of EpochRow
 REPORTED = ("never_passed", "always_passed")  # of RunRecord
 BAR = 30  # characters that stand for all neurons
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from maldrop_cli.config import SCHEMA, MaldropError, RunConfig, UsageError
+from maldrop_cli.replacing import replacing
 
 FORMAT = 1  # raise it whenever older checkpoints can't be gone on from
 _MARK = b"maldrop-sha256:"
@@ -41,19 +41,12 @@ class Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write beside ``path`` and rename: whoever reads sees the old file or the new one. OSError if the disk is full."""
+    """Put it into ``path``, in one piece. OSError if the disk is full."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "schema": SCHEMA, **vars(checkpoint), "config": _plain(checkpoint.config)}, buffer)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
-            file.flush()
-            os.fsync(file.fileno())  # else a crash can leave a renamed file of zeros
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(buffer.getbuffer())
+        file.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
 
 
 def read(path: Path) -> Checkpoint:

@@ -22,6 +22,9 @@ class Status(StrEnum):
     UNFINISHED = "unfinished"  # started, and no result: killed, or under way
 
 
+PROBED = ("probe_loss", "raised_mask", "raised_joint", "raised_ceiling")  # of EpochRow, with --fidelity
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochRow:
     """One epoch. Losses are means per example in nats (None: not finite), accuracies in percent, times in seconds.
@@ -128,9 +131,6 @@ def from_json(stored: dict[str, Any]) -> RunRecord:
     )
 
 
-_MEASURED = ("turnover", "probe_loss", "raised_mask", "raised_joint", "raised_ceiling")
-
-
 def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
     """Epoch rows; KeyError, TypeError or ValueError where a field is missing or no number."""
 
@@ -147,7 +147,7 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
             train_seconds=float(row["train_seconds"]),
             rho_mean=number(row["rho_mean"]),
             drop_rate=float(row["drop_rate"]),
-            **{name: number(row.get(name)) for name in _MEASURED},
+            **{name: number(row.get(name)) for name in ("turnover", *PROBED)},
         )
         for row in stored
     )

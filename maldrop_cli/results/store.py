@@ -20,6 +20,7 @@ from typing import Any
 import filelock
 
 from maldrop_cli.config import SCHEMA, MaldropError
+from maldrop_cli.replacing import replacing
 from maldrop_cli.results.points import Shared
 from maldrop_cli.results.records import EpochRow, RunRecord, from_json, rows_from_json, to_json
 
@@ -78,8 +79,8 @@ class Store:
                 half_written.unlink()
             if not rows:
                 self.checkpoint(record.run_id).unlink(missing_ok=True)
-            _write_atomically(folder / "epochs.jsonl", "".join(map(_line, rows)))
-            _write_atomically(folder / "config.json", _sealed(record))
+            _write(folder / "epochs.jsonl", "".join(map(_line, rows)))
+            _write(folder / "config.json", _sealed(record))
 
     def append(self, run_id: str, row: EpochRow) -> None:
         """Add one epoch to a run under way."""
@@ -89,7 +90,7 @@ class Store:
     def finish(self, record: RunRecord) -> None:
         """Write the final record; of a run that has nothing left to train the checkpoint goes."""
         with self._explained():
-            _write_atomically(self.root / record.run_id / "result.json", _sealed(record))
+            _write(self.root / record.run_id / "result.json", _sealed(record))
             if record.finished:
                 self.checkpoint(record.run_id).unlink(missing_ok=True)
 
@@ -142,7 +143,7 @@ class Store:
             known = dict.fromkeys(self._point_lines())
             lines = known | dict.fromkeys(json.dumps({"schema": SCHEMA, **each.to_json()}) for each in points)
             if lines != known:
-                _write_atomically(self.root / POINTS, "".join(f"{line}\n" for line in lines))
+                _write(self.root / POINTS, "".join(f"{line}\n" for line in lines))
 
     def points(self) -> list[Shared]:
         """All that :meth:`add_points` was told; a damaged line is left out, after a warning."""
@@ -198,14 +199,6 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write_atomically(path: Path, content: str) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write(path: Path, content: str) -> None:
+    with replacing(path) as file:
+        file.write(content.encode())
