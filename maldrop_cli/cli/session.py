@@ -117,16 +117,13 @@ class Session:
 
         return estimate(left, (run for run in self._stored if run.machine == here), measure, workers)
 
-    def share(self, points: Sequence[Shared]) -> None:
-        """Write down which points of a sweep have the runs of another."""
-        store = Store(self.training.out)
-        store.prepare()
-        store.add_points(points)
-
-    def carry_out(self, plan: Sequence[RunConfig], keeping: Keeping | None = None) -> list[RunRecord]:
+    def carry_out(
+        self, plan: Sequence[RunConfig], keeping: Keeping | None = None, points: Sequence[Shared] = ()
+    ) -> list[RunRecord]:
         """Load the data, then train or reuse every run of the plan. KeyboardInterrupt when that was stopped.
 
-        ``keeping``: by default, a checkpoint after so many epochs as the options say, else after each.
+        ``keeping``: by default, a checkpoint after so many epochs as the options say, else after each. ``points``: of a
+        sweep, those that have runs of the plan without being in it, which are written down.
         """
         out, reporter = self.training.out, Reporter(Console(stderr=True), quiet=self.output.quiet)
         keeping = keeping or Keeping(1 if self.training.checkpoint_every is None else self.training.checkpoint_every)
@@ -134,6 +131,7 @@ class Session:
         with crew.hired(self.execution, self.device, device, len(plan)) as hired, reporter:
             store = Store(out, reporter.warn)
             store.prepare()
+            store.add_points(points)
             loaded = datasets.load(plan[0].data, self.subject.data_dir, reporter.preparing, reporter.warn)
             for config in plan:
                 check_batches(config, loaded.shape, len(loaded.train.labels))

@@ -115,11 +115,10 @@ def sweep(
         present([chart], dry_rows(points, head, {"n_seeds": len(named_seeds)}), output)
         return
     elsewhere = shared(points, trained)
-    session.share(elsewhere)
     records = [
         record
         for data in dict.fromkeys(config.data for config in plan)
-        for record in session.carry_out([config for config in plan if config.data == data])
+        for record in session.carry_out([config for config in plan if config.data == data], points=elsewhere)
     ]
 
     by_settings = {repr(arm.config.identity()): arm for arm in group([*records, *runs_of_points(records, elsewhere)])}
