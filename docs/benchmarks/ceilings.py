@@ -76,7 +76,7 @@ class Ceiling(NamedTuple):
 
 def ceilings() -> list[Ceiling]:
     large = {"x": torch.rand(LARGE), "y": torch.empty(LARGE)}
-    hidden = {"x": torch.rand(N, D), "y": torch.empty(N, D)}
+    hidden = {"x": torch.randn(N, D).relu(), "y": torch.empty(N, D)}
     square = {"x": torch.rand(SIDE, SIDE), "y": torch.empty(SIDE, SIDE)}
     top = f"x.topk({RHO}, sorted=False)"
     return [
