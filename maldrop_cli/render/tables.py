@@ -163,6 +163,13 @@ def plus_minus(mean: float, half: float, digits: int, *, sign: bool = False) -> 
     return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """``0.722 [0.708, 0.740]``, with fewer decimals from 10 on; without an interval, the value alone."""
+    digits = 3 if value < 10 else 1
+    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
+    return f"{value:.{digits}f}{interval}"
+
+
 def plural(count: int, noun: str) -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

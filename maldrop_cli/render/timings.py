@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.config import CNN, RunConfig
-from maldrop_cli.render.tables import Column, Table, number, plus_minus
+from maldrop_cli.render.tables import Column, Table, number, plus_minus, with_interval
 from maldrop_cli.results.records import describe_machine
 from maldrop_cli.results.timings import Exponent, ScalePoint, Timing
 
@@ -114,9 +114,7 @@ def timing_table(rows: Sequence[dict[str, Any]], title: str, notes: Sequence[str
         value, low, high = (row[f"ratio_vs_{name}{end}"] for end in ("", "_lo", "_hi"))
         if value == 1.0 and row["subject"] == name:
             return "1"
-        digits = 3 if value < 10 else 1
-        interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
-        return f"{value:.{digits}f}{interval}"
+        return with_interval(value, low, high)
 
     columns = [
         Column("subject", [row["subject"] for row in rows], left=True),

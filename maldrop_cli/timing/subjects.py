@@ -35,11 +35,11 @@ def name_of(config: RunConfig) -> str:
 
 def subjects(configs: Sequence[RunConfig], setting: Setting) -> list[Subject]:
     """One for each config, on the same batch and with the same weights."""
-    return [Subject(name_of(config), _step(config, setting)) for config in configs]
+    return [Subject(name_of(config), step_of(fresh_model(config, setting), config, setting)) for config in configs]
 
 
-def _step(config: RunConfig, setting: Setting) -> Callable[[], None]:
-    model = fresh_model(config, setting)
+def step_of(model: Classifier, config: RunConfig, setting: Setting) -> Callable[[], None]:
+    """A training step of ``model`` on a random batch, always the same."""
     labels = random_labels(config.batch_size, setting)
     forward: Callable[[Tensor, Tensor], Tensor] = model
     inputs, optimizer = random_images(config.batch_size, setting), None
