@@ -146,19 +146,24 @@ def seeds_to_decide(mean: float, deviation: float, n: int, margin: float, tests:
     return int(total[decided[0]] - n) if decided.size else None
 
 
+RESAMPLES = 2000
+
+
 def ratio_interval(samples: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
     """The median of the ratios of paired samples (the i-th to the i-th), and its 95 % bootstrap interval.
 
-    Where one has fewer samples, the others of the longer are left out; the interval of a single pair is nan.
+    Resampled are blocks of consecutive pairs, as many long as the cube root of their number, rounded: what disturbs a
+    machine lasts for longer than one sample, so that neighbours are alike, and an interval that took them for
+    independent would be too narrow (the moving-blocks bootstrap of Künsch, 1989). Where one has fewer samples, the
+    others of the longer are left out; the interval of a single pair is nan.
     """
     pairs = min(len(samples), len(reference))
     ratios = np.asarray(samples[:pairs]) / np.asarray(reference[:pairs])
     middle = float(np.median(ratios))
-    if pairs < 2 or np.ptp(ratios) == 0.0:
-        return middle, *((middle, middle) if pairs > 1 else (math.nan, math.nan))
-    interval = (
-        _scipy_stats()
-        .bootstrap((ratios,), np.median, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
-        .confidence_interval
-    )
-    return middle, float(interval.low), float(interval.high)
+    if pairs < 2:
+        return middle, math.nan, math.nan
+    length = round(pairs ** (1 / 3))
+    starts = np.random.default_rng(0).integers(0, pairs - length + 1, (RESAMPLES, -(-pairs // length)))
+    drawn = (starts[..., None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :pairs]
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), [ALPHA / 2, 1 - ALPHA / 2])
+    return middle, float(low), float(high)

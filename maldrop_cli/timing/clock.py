@@ -38,8 +38,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """``samples``: by subject, seconds a step, the i-th of each from the same round. ``widest``: the half-width of the
-    widest 95 % interval of a ratio to one of the references, as a share of the ratio, and whose it is.
+    """``samples``: by subject, seconds a step, the i-th of each from the same round. ``widest``: how far the 95 %
+    interval of a ratio to one of the references reaches to either side at most, as a share of the ratio, and whose.
     ``budget_spent``: the time was up before all were narrow enough. ``sample_seconds``: what the shortest sample took
     in all."""
 
@@ -103,13 +103,14 @@ def measure(
 
 
 def widest_interval(samples: dict[str, list[float]], references: Sequence[str]) -> tuple[float, str]:
-    """The largest half-width, as a share of the ratio, of any ratio to a reference, and the subject whose it is."""
+    """How far the interval of any ratio to a reference reaches to either side at most, as a share of the ratio, and the
+    subject whose it is."""
     widths = [(0.0, "")]
     for reference in references:
         for name in samples.keys() - {reference}:
             ratio, low, high = ratio_interval(samples[name], samples[reference])
-            half = (high - low) / 2 / ratio
-            widths.append((half if math.isfinite(half) else math.inf, name))  # of one sample, nothing is known
+            side = max(high - ratio, ratio - low) / ratio
+            widths.append((side if math.isfinite(side) else math.inf, name))  # of one sample, nothing is known
     return max(widths)
 
 
