@@ -108,6 +108,11 @@ def test_the_settings_reach_the_variant() -> None:
     assert (regulariser.rho, regulariser.options.omega) == (1, 0.25)  # 6.25 % of 8 rounded half up
     assert (regulariser.selector, regulariser.options.per_sample) == ("single", True)
     assert regulariser.options.generator is not None
+    joint = attach(
+        sequential(), selector="joint", joint_iterations=3, joint_starts=2, score_memory=0.5
+    ).head.regulariser
+    assert isinstance(joint, TargetedDropout)
+    assert (joint.options.iterations, joint.options.vertices, joint.options.score_bytes) == (3, 2, 2**19)
     spatial = attach(sequential(), dropout="spatial-maldrop", channels=4, pass_rate="epoch").head.regulariser
     assert isinstance(spatial, TargetedDropout)
     assert (spatial.units, spatial.options.area, spatial.rho, spatial.pass_rate) == (4, 2, 1, "epoch")
@@ -235,6 +240,8 @@ def test_an_unsuitable_network_is_refused(case: str, given: bool) -> None:
         ({"dropout": "spatial"}, "needs to know their number"),
         ({"dropout": "spatial-maldrop", "channels": 3}, "8 neurons can't be divided into 3"),
         ({"dropout": "maldropconnect", "granularity": "sample"}, "drops weights"),
+        ({"selector": "joint", "joint_starts": -1}, "-1 is not a whole number"),
+        ({"score_memory": 0}, "is not a number of MiB above 0"),
         ({"pass_rate": "always"}, "one of: cumulative, epoch, none"),
     ],
 )

@@ -36,6 +36,9 @@ def attach(
     granularity: str = "batch",
     channels: int | None = None,
     pass_rate: str = "cumulative",
+    joint_iterations: int = RunConfig.joint_iterations,
+    joint_starts: int = RunConfig.joint_starts,
+    score_memory: float = RunConfig.score_memory,
     generator: torch.Generator | None = None,
     example: Tensor | None = None,
 ) -> Classifier:
@@ -57,6 +60,8 @@ def attach(
         channels: how many channels the D neurons make up, for the spatial variants.
         pass_rate: what scales at test time, see :class:`maldrop_cli.dropout.CountedDropout`; for ``epoch``, call
             ``classifier.head.regulariser.begin_epoch()`` before each.
+        joint_iterations, joint_starts: of the selector ``joint``, the most rounds of ascent, and starts beside softmax.
+        score_memory: MiB that the selector ``single`` may work in.
         example: a batch that the network takes. It is passed through the network, in evaluation mode, to find the last
             Linear and its Dropout. Without it they are those registered last, and whether that is so is found on the
             first forward passes of the classifier.
@@ -83,6 +88,9 @@ def attach(
             selector=parse_name(Selector, selector, "selector"),
             granularity=parse_name(Granularity, granularity, "granularity"),
             pass_rate=parse_name(PassRate, pass_rate, "pass_rate"),
+            joint_iterations=joint_iterations,
+            joint_starts=joint_starts,
+            score_memory=score_memory,
             rho=0,
         )
         size = Head(width, classes, channels)
