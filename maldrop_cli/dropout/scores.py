@@ -122,14 +122,19 @@ def single(layer: LastLayer, options: Options) -> Tensor:
     With p = softmax(z): L_(j->0) - L = log sum_k p_k exp(-h_j W_kj) + h_j W_yj. It takes N D C exponentials, class by
     class in blocks of at most ``options.score_bytes``. ``omega`` does not enter.
     """
-    hidden_ND, weight_CD, bias_C, labels_N = layer
+    return _single(layer, F.linear(layer.hidden_ND, layer.weight_CD, layer.bias_C), options)
+
+
+def _single(layer: LastLayer, logits_NC: Tensor, options: Options) -> Tensor:
+    """:func:`single` of some neurons of a layer, whose logits are those of all."""
+    hidden_ND, weight_CD, _, labels_N = layer
     assert labels_N is not None
-    logp_NC = F.log_softmax(F.linear(hidden_ND, weight_CD, bias_C), dim=1)
+    logp_NC = F.log_softmax(logits_NC, dim=1)
     if fused.scores_apply(hidden_ND, weight_CD):
         return fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, options.per_sample)
     (examples, width), steep = hidden_ND.shape, torch.compiler.is_compiling() or _steep(hidden_ND, weight_CD)
     items = max(options.score_bytes // (4 * logp_NC.element_size()), 1)  # of the four arrays of a block
-    neurons = min(width, items)
+    neurons = max(min(width, items), 1)
     rows = max(items // neurons, 1)
     score = logp_NC.new_zeros((examples, width) if options.per_sample else width)
     for n in range(0, examples, rows):
@@ -142,6 +147,31 @@ def single(layer: LastLayer, options: Options) -> Tensor:
             else:
                 score[d : d + neurons] += rise_nd.sum(0)
     return score
+
+
+def single_near(layer: LastLayer, logits_NC: Tensor, gradient_D: Tensor, rho: int, options: Options) -> Tensor:
+    """:func:`single` summed over the batch, score_D, worked out only where it decides which ``rho`` neurons, fewer than
+    all, score highest: inf stands for the others among those, -inf for the rest.
+
+    With p = softmax(z), x_k = h_j W_kj and u = E_p x - x, the rise is V_j + log E_p exp(u), where V_j is the score of
+    :func:`gradient`, E_p u = 0 and u <= m = |h_j| (max_k W_kj - min_k W_kj). As exp(u) <= 1 + u + u^2 e^m / 2, it is
+    at least V_j (Jensen) and at most V_j + Var_p(x) e^m / 2. A neuron whose upper bound is below the rho-th highest
+    lower one is out, one whose lower bound is above all upper ones but the rho highest is in, and few are left.
+    """
+    hidden_ND, weight_CD, _, _ = layer
+    if fused.scores_apply(hidden_ND, weight_CD):
+        return _single(layer, logits_NC, options)
+    probability_NC, square_ND = logits_NC.softmax(1), hidden_ND.square()
+    mean_ND = (probability_NC @ weight_CD).mul_(hidden_ND)
+    variance_D = (probability_NC.T @ square_ND).mul_(weight_CD).mul_(weight_CD).sum(0) - mean_ND.square_().sum(0)
+    most_D = square_ND.amax(0).sqrt_() * (weight_CD.amax(0) - weight_CD.amin(0))
+    upper_D = torch.addcmul(gradient_D, variance_D.clamp_(min=0.0), most_D.exp_(), value=0.5)
+    inside_D = gradient_D > upper_D.topk(rho + 1, sorted=False).values.amin()
+    outside_D = upper_D < gradient_D.topk(rho, sorted=False).values.amin()
+    score_D = torch.where(inside_D, torch.inf, -torch.inf).to(gradient_D.dtype)
+    near = (inside_D | outside_D).logical_not_().nonzero().squeeze(1)
+    part = layer._replace(hidden_ND=hidden_ND[:, near], weight_CD=weight_CD[:, near])
+    return score_D.index_copy_(0, near, _single(part, logits_NC, options))
 
 
 def _log_sum(hidden_nd: Tensor, weight_Cd: Tensor, logp_nC: Tensor, steep: bool) -> Tensor:

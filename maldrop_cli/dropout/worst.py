@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, heuristic, single
+from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, heuristic, single, single_near
 
 MOST_SETS = 100_000  # that `exhaustive` tries
 SETS_AT_ONCE = 2048
@@ -221,22 +221,28 @@ def _sample_starts(layer: LastLayer, rho: int, options: Options) -> Iterator[Ten
 
 
 def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, int]:
-    """(drop_R, rounds). Every start counts, but only from the worst few is it climbed on."""
+    """(drop_R, rounds). Every start counts, but only from the worst few is it climbed on.
+
+    Logits are kept as (S, C, N): a product that yields them so is quicker, and the next one takes them as they are.
+    """
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
+    (examples, width), classes = hidden_ND.shape, len(weight_CD)
+    if examples == 0 or rho in (0, width):
+        return torch.arange(rho, device=hidden_ND.device), 0  # nothing is at stake, or there is nothing to choose
     logits_NC = F.linear(hidden_ND, weight_CD, bias_C)
+    logits_CN, right_CN = logits_NC.T.contiguous(), F.one_hot(labels_N, classes).T.to(weight_CD.dtype)
     hidden_DN, weight_DC = hidden_ND.T.contiguous(), weight_CD.T.contiguous()  # whole rows are quick to gather
 
     def look(drop_SR: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         gone_SRN, weight_SRC = F.embedding(drop_SR, hidden_DN), F.embedding(drop_SR, weight_DC)
-        logits_SNC = logits_NC - gone_SRN.transpose(1, 2) @ weight_SRC
-        return _loss(logits_SNC.flatten(0, 1), labels_N.repeat(len(drop_SR))).view(len(drop_SR), -1).sum(1), logits_SNC
+        logits_SCN = logits_CN - weight_SRC.transpose(1, 2) @ gone_SRN
+        right_SN = logits_SCN.gather(1, labels_N.expand(len(drop_SR), 1, examples)).squeeze(1)
+        return (logits_SCN.logsumexp(1) - right_SN).sum(1), logits_SCN
 
-    def scores(logits_SNC: Tensor, rows: Tensor) -> Tensor:
-        return _against_all(layer, logits_SNC.softmax(2))
+    def scores(logits_SCN: Tensor, rows: Tensor) -> Tensor:
+        return _summed(layer, right_CN - logits_SCN.softmax(1))
 
-    if len(hidden_ND) == 0:
-        return torch.arange(rho, device=hidden_ND.device), 0  # nothing is at stake
     drop_SR = _top(_batch_starts(layer, logits_NC, rho, options), rho)
     height_S, _ = look(drop_SR, torch.arange(len(drop_SR)))
     drop_SR = drop_SR[height_S.topk(min(MOST_CLIMBS, len(height_S))).indices]
@@ -244,16 +250,14 @@ def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, 
     return drop_SR[height_S.argmax()], rounds
 
 
-def _against_all(layer: LastLayer, probability_SNC: Tensor) -> Tensor:
-    """V_j(p) summed over the batch, for each of S choices of p: score_SD."""
-    hidden_ND, weight_CD, _, labels_N = layer
-    assert labels_N is not None
+def _summed(layer: LastLayer, difference_SCN: Tensor) -> Tensor:
+    """score_SD = sum_n h_nj sum_k d_kn W_kj: V_j(p) summed over the batch where d is 1 for the right class, less p."""
+    hidden_ND, weight_CD, _, _ = layer
     classes, width = weight_CD.shape
-    difference_SNC = F.one_hot(labels_N, classes).to(weight_CD.dtype) - probability_SNC
     scores = []
-    for part_SNC in difference_SNC.split(max(ROWS_AT_ONCE // classes, 1)):
-        summed_SCD = (part_SNC.transpose(1, 2).reshape(-1, len(hidden_ND)) @ hidden_ND).view(-1, classes, width)
-        scores.append((summed_SCD * weight_CD).sum(1))
+    for part_SCN in difference_SCN.split(max(ROWS_AT_ONCE // classes, 1)):
+        summed_SCD = (part_SCN.flatten(0, 1) @ hidden_ND).view(-1, classes, width)
+        scores.append(summed_SCD.mul_(weight_CD).sum(1))
     return torch.cat(scores)
 
 
@@ -261,17 +265,19 @@ def _batch_starts(layer: LastLayer, logits_NC: Tensor, rho: int, options: Option
     """score_SD, whose top rho begin an ascent: softmax; the sets of `heuristic` and `single`, so that `joint` is never
     below them; and the classes k (p all on k for every example of another class) that the batch can be brought closest
     to. With ``options.vertices`` 0, softmax alone."""
-    starts = [against(layer, logits_NC.softmax(1), False)]
-    if options.vertices:
-        hidden_ND, weight_CD, _, _ = layer
-        # sum_n h_nj (W_yj - W_kj), where an example of class k itself adds 0
-        right_D = against(layer, torch.zeros_like(logits_NC), False)
-        vertex_CD = right_D - weight_CD * hidden_ND.sum(0)
-        if options.vertices < len(vertex_CD):
-            reach_C = logits_NC.sum(0) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)
-            vertex_CD = vertex_CD[reach_C.topk(options.vertices).indices]
-        starts += [heuristic(layer, options), single(layer, options), *vertex_CD]
-    return torch.stack(starts)
+    softmax_D = against(layer, logits_NC.softmax(1), False)
+    if options.vertices == 0:
+        return softmax_D.unsqueeze(0)
+    hidden_ND, weight_CD, _, _ = layer
+    right_D, hidden_D = heuristic(layer, options._replace(omega=0.0)), hidden_ND.sum(0)  # right_D: sum_n h_nj W_yj
+    heuristic_D = (1.0 + options.omega) * right_D - options.omega * weight_CD.sum(0) * hidden_D
+    single_D = single_near(layer, logits_NC, softmax_D, rho, options)
+    # sum_n h_nj (W_yj - W_kj), where an example of class k itself adds 0
+    vertex_CD = right_D - weight_CD * hidden_D
+    if options.vertices < len(vertex_CD):
+        reach_C = logits_NC.sum(0) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)
+        vertex_CD = vertex_CD[reach_C.topk(options.vertices).indices]
+    return torch.cat([torch.stack([softmax_D, heuristic_D, single_D]), vertex_CD])
 
 
 def _class_ceilings(layer: LastLayer, rho: int) -> Tensor:
