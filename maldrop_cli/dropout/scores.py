@@ -149,29 +149,45 @@ def _single(layer: LastLayer, logits_NC: Tensor, options: Options) -> Tensor:
     return score
 
 
-def single_near(layer: LastLayer, logits_NC: Tensor, gradient_D: Tensor, rho: int, options: Options) -> Tensor:
-    """:func:`single` summed over the batch, score_D, worked out only where it decides which ``rho`` neurons, fewer than
-    all, score highest: inf stands for the others among those, -inf for the rest.
+def single_near(layer: LastLayer, logits_NC: Tensor, lower_D: Tensor, rho: int, options: Options) -> Tensor:
+    """score_D with the same ``rho`` highest, fewer than all, as :func:`single` summed over the batch, which is worked
+    out only for the neurons that it decides about; ``lower_D``, the score of :func:`gradient`, stands for the others.
 
-    With p = softmax(z), x_k = h_j W_kj and u = E_p x - x, the rise is V_j + log E_p exp(u), where V_j is the score of
-    :func:`gradient`, E_p u = 0 and u <= m = |h_j| (max_k W_kj - min_k W_kj). As exp(u) <= 1 + u + u^2 e^m / 2, it is
-    at least V_j (Jensen) and at most V_j + Var_p(x) e^m / 2. A neuron whose upper bound is below the rho-th highest
-    lower one is out, one whose lower bound is above all upper ones but the rho highest is in, and few are left.
+    With p = softmax(z), x_k = h_j W_kj and u = E_p x - x, the rise is V_j + log E_p exp(u), where V_j is the score
+    of :func:`gradient`, E_p u = 0 and u <= m = |h_j| r, r = max_k W_kj - min_k W_kj. By Jensen it is at
+    least V_j; as exp(u) <= 1 + u + u^2 e^m / 2, it is at most V_j + Var_p(x) e^m / 2. The variance is at most
+    h_j^2 r^2 min(1/4, 1 - max_k p_k), which is cheap; for those that this leaves undecided it is worked out.
     """
     hidden_ND, weight_CD, _, _ = layer
     if fused.scores_apply(hidden_ND, weight_CD):
         return _single(layer, logits_NC, options)
     probability_NC, square_ND = logits_NC.softmax(1), hidden_ND.square()
-    mean_ND = (probability_NC @ weight_CD).mul_(hidden_ND)
-    variance_D = (probability_NC.T @ square_ND).mul_(weight_CD).mul_(weight_CD).sum(0) - mean_ND.square_().sum(0)
-    most_D = square_ND.amax(0).sqrt_() * (weight_CD.amax(0) - weight_CD.amin(0))
-    upper_D = torch.addcmul(gradient_D, variance_D.clamp_(min=0.0), most_D.exp_(), value=0.5)
-    inside_D = gradient_D > upper_D.topk(rho + 1, sorted=False).values.amin()
-    outside_D = upper_D < gradient_D.topk(rho, sorted=False).values.amin()
-    score_D = torch.where(inside_D, torch.inf, -torch.inf).to(gradient_D.dtype)
-    near = (inside_D | outside_D).logical_not_().nonzero().squeeze(1)
-    part = layer._replace(hidden_ND=hidden_ND[:, near], weight_CD=weight_CD[:, near])
-    return score_D.index_copy_(0, near, _single(part, logits_NC, options))
+    range_D = weight_CD.amax(0) - weight_CD.amin(0)
+    steep_D = (square_ND.amax(0).sqrt_() * range_D).exp_().mul_(0.5)
+    doubt_N = (1.0 - probability_NC.amax(1)).clamp_(max=0.25)
+    upper_D = torch.addcmul(lower_D, steep_D, (doubt_N @ square_ND) * range_D.square())
+
+    near = _undecided(lower_D, upper_D, rho)
+    hidden_Nd, weight_Cd = hidden_ND.index_select(1, near), weight_CD.index_select(1, near)
+    mean_d = (probability_NC @ weight_Cd).mul_(hidden_Nd).square_().sum(0)
+    square_d = (probability_NC.T @ square_ND.index_select(1, near)).mul_(weight_Cd).mul_(weight_Cd).sum(0)
+    finer_d = torch.addcmul(lower_D[near], steep_D[near], (square_d - mean_d).clamp_(min=0.0))
+    upper_D[near] = torch.minimum(upper_D[near], finer_d)
+
+    near = _undecided(lower_D, upper_D, rho)
+    part = layer._replace(hidden_ND=hidden_ND.index_select(1, near), weight_CD=weight_CD.index_select(1, near))
+    return lower_D.index_copy(0, near, _single(part, logits_NC, options))
+
+
+def _undecided(lower_D: Tensor, upper_D: Tensor, rho: int) -> Tensor:
+    """Indices of the neurons of which bounds don't tell whether they are among the ``rho`` highest, fewer than all.
+
+    One is for sure if its lower bound is above all upper bounds but the rho highest, and is not if its upper bound is
+    below the rho-th highest lower one. A bound that is no number leaves its neuron undecided.
+    """
+    inside_D = lower_D > upper_D.topk(rho + 1, sorted=False).values.amin()
+    outside_D = upper_D < lower_D.topk(rho, sorted=False).values.amin()
+    return (inside_D | outside_D).logical_not_().nonzero().squeeze(1)
 
 
 def _log_sum(hidden_nd: Tensor, weight_Cd: Tensor, logp_nC: Tensor, steep: bool) -> Tensor:

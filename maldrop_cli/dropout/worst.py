@@ -236,12 +236,11 @@ def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, 
 
     def look(drop_SR: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         gone_SRN, weight_SRC = F.embedding(drop_SR, hidden_DN), F.embedding(drop_SR, weight_DC)
-        logits_SCN = logits_CN - weight_SRC.transpose(1, 2) @ gone_SRN
-        right_SN = logits_SCN.gather(1, labels_N.expand(len(drop_SR), 1, examples)).squeeze(1)
-        return (logits_SCN.logsumexp(1) - right_SN).sum(1), logits_SCN
+        logp_SCN = (logits_CN - weight_SRC.transpose(1, 2) @ gone_SRN).log_softmax(1)
+        return -logp_SCN.gather(1, labels_N.expand(len(drop_SR), 1, examples)).sum((1, 2)), logp_SCN
 
-    def scores(logits_SCN: Tensor, rows: Tensor) -> Tensor:
-        return _summed(layer, right_CN - logits_SCN.softmax(1))
+    def scores(logp_SCN: Tensor, rows: Tensor) -> Tensor:
+        return _summed(layer._replace(hidden_ND=hidden_DN.T), right_CN - logp_SCN.exp())
 
     drop_SR = _top(_batch_starts(layer, logits_NC, rho, options), rho)
     height_S, _ = look(drop_SR, torch.arange(len(drop_SR)))
