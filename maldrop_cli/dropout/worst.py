@@ -26,12 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, heuristic, single, single_near
+from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, single, single_near
 
 MOST_SETS = 100_000  # that `exhaustive` tries
 SETS_AT_ONCE = 2048
 MOST_CLIMBS = 2  # of a whole batch: how many starts are climbed from, the worst ones
 ROWS_AT_ONCE = 256  # starts x classes in one matrix product
+MOST_BLOCKS = 8  # of neurons in such a product: threads share blocks, but not a product with so few rows
 
 
 class WorstSet(NamedTuple):
@@ -230,9 +231,10 @@ def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, 
     (examples, width), classes = hidden_ND.shape, len(weight_CD)
     if examples == 0 or rho in (0, width):
         return torch.arange(rho, device=hidden_ND.device), 0  # nothing is at stake, or there is nothing to choose
-    logits_NC = F.linear(hidden_ND, weight_CD, bias_C)
-    logits_CN, right_CN = logits_NC.T.contiguous(), F.one_hot(labels_N, classes).T.to(weight_CD.dtype)
     hidden_DN, weight_DC = hidden_ND.T.contiguous(), weight_CD.T.contiguous()  # whole rows are quick to gather
+    layer = layer._replace(hidden_ND=hidden_DN.T)
+    logits_CN = F.linear(hidden_ND, weight_CD, bias_C).T.contiguous()
+    right_CN = F.one_hot(labels_N, classes).T.to(weight_CD.dtype)
 
     def look(drop_SR: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         gone_SRN, weight_SRC = F.embedding(drop_SR, hidden_DN), F.embedding(drop_SR, weight_DC)
@@ -240,9 +242,9 @@ def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, 
         return -logp_SCN.gather(1, labels_N.expand(len(drop_SR), 1, examples)).sum((1, 2)), logp_SCN
 
     def scores(logp_SCN: Tensor, rows: Tensor) -> Tensor:
-        return _summed(layer._replace(hidden_ND=hidden_DN.T), right_CN - logp_SCN.exp())
+        return _summed(layer, right_CN - logp_SCN.exp())
 
-    drop_SR = _top(_batch_starts(layer, logits_NC, rho, options), rho)
+    drop_SR = _top(_batch_starts(layer, logits_CN, right_CN, rho, options), rho)
     height_S, _ = look(drop_SR, torch.arange(len(drop_SR)))
     drop_SR = drop_SR[height_S.topk(min(MOST_CLIMBS, len(height_S))).indices]
     height_S, rounds = _climb(drop_SR, options.iterations, look, scores)
@@ -253,28 +255,32 @@ def _summed(layer: LastLayer, difference_SCN: Tensor) -> Tensor:
     """score_SD = sum_n h_nj sum_k d_kn W_kj: V_j(p) summed over the batch where d is 1 for the right class, less p."""
     hidden_ND, weight_CD, _, _ = layer
     classes, width = weight_CD.shape
+    blocks = math.gcd(width, MOST_BLOCKS)
+    hidden_BNd = hidden_ND.unflatten(1, (blocks, -1)).transpose(0, 1)
+    weight_BCd = weight_CD.unflatten(1, (blocks, -1)).transpose(0, 1)
     scores = []
     for part_SCN in difference_SCN.split(max(ROWS_AT_ONCE // classes, 1)):
-        summed_SCD = (part_SCN.flatten(0, 1) @ hidden_ND).view(-1, classes, width)
-        scores.append(summed_SCD.mul_(weight_CD).sum(1))
+        summed_BSCd = (part_SCN.flatten(0, 1).expand(blocks, -1, -1) @ hidden_BNd).unflatten(1, (-1, classes))
+        scores.append(summed_BSCd.mul_(weight_BCd.unsqueeze(1)).sum(2).transpose(0, 1).flatten(1))
     return torch.cat(scores)
 
 
-def _batch_starts(layer: LastLayer, logits_NC: Tensor, rho: int, options: Options) -> Tensor:
+def _batch_starts(layer: LastLayer, logits_CN: Tensor, right_CN: Tensor, rho: int, options: Options) -> Tensor:
     """score_SD, whose top rho begin an ascent: softmax; the sets of `heuristic` and `single`, so that `joint` is never
     below them; and the classes k (p all on k for every example of another class) that the batch can be brought closest
     to. With ``options.vertices`` 0, softmax alone."""
-    softmax_D = against(layer, logits_NC.softmax(1), False)
+    toward_CN = right_CN - logits_CN.softmax(0)
     if options.vertices == 0:
-        return softmax_D.unsqueeze(0)
+        return _summed(layer, toward_CN.unsqueeze(0))
     hidden_ND, weight_CD, _, _ = layer
-    right_D, hidden_D = heuristic(layer, options._replace(omega=0.0)), hidden_ND.sum(0)  # right_D: sum_n h_nj W_yj
+    softmax_D, right_D = _summed(layer, torch.stack([toward_CN, right_CN]))  # right_D: sum_n h_nj W_yj
+    hidden_D = hidden_ND.sum(0)
     heuristic_D = (1.0 + options.omega) * right_D - options.omega * weight_CD.sum(0) * hidden_D
-    single_D = single_near(layer, logits_NC, softmax_D, rho, options)
+    single_D = single_near(layer, logits_CN.T, softmax_D, rho, options)
     # sum_n h_nj (W_yj - W_kj), where an example of class k itself adds 0
     vertex_CD = right_D - weight_CD * hidden_D
     if options.vertices < len(vertex_CD):
-        reach_C = logits_NC.sum(0) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)
+        reach_C = logits_CN.sum(1) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)
         vertex_CD = vertex_CD[reach_C.topk(options.vertices).indices]
     return torch.cat([torch.stack([softmax_D, heuristic_D, single_D]), vertex_CD])
 
