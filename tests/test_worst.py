@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from maldrop_cli.dropout import keep_mask, worst, worst_set
-from maldrop_cli.dropout.scores import LastLayer, Options
+from maldrop_cli.dropout import keep_mask, scores, worst, worst_set
+from maldrop_cli.dropout.scores import LastLayer, Options, gradient, single, single_near
 
 ROWS = 4  # examples in each small problem
 
@@ -148,7 +148,7 @@ def test_joint_is_the_best_of_literal_ascents_for_each_example(iterations: int) 
 
 @pytest.mark.parametrize("iterations", [0, 1, 10])
 def test_joint_is_the_best_of_literal_ascents_for_a_batch(iterations: int) -> None:
-    """No start is left out, and the worst four are climbed from."""
+    """No start is left out, and the worst few are climbed from."""
     from maldrop_cli.dropout.scores import SCORES
 
     rows = list(range(ROWS))
@@ -182,7 +182,8 @@ def test_with_fewer_starts_than_classes_those_of_highest_ceiling_are_taken() -> 
         rows = [towards(problem(11), [n], vertices) for n in range(ROWS)]
         torch.testing.assert_close(start, torch.stack(rows))
     logits = linear(hidden, weight, bias)
-    batch = worst._batch_starts(layer, logits, rho, Options(0.1, False, vertices=2))
+    right = torch.nn.functional.one_hot(labels, len(weight)).T.double()
+    batch = worst._batch_starts(layer, logits.T, right, rho, Options(0.1, False, vertices=2))
     identity = torch.eye(len(weight), dtype=torch.float64)
     every = [towards(problem(11), list(range(ROWS)), identity[k].expand(ROWS, -1)) for k in range(len(weight))]
     reach = [float(logits[:, k].sum() + every[k].topk(rho).values.sum()) for k in range(len(weight))]
@@ -203,6 +204,53 @@ def test_joint_of_a_batch_is_often_the_worst_set_and_never_above_it() -> None:
         assert totals[0] <= totals[1] + 1e-10
         hits += totals[0] >= totals[1] - 1e-9
     assert hits >= 0.9 * 150, hits
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 1e200])
+def test_single_near_has_the_highest_of_single(scale: float) -> None:
+    """From weights that hardly matter to those whose exponentials overflow, which leaves every neuron undecided."""
+    for number in range(200):
+        hidden, weight, bias, labels, _ = problem(number, rows=6)
+        layer, options = LastLayer(hidden, weight * scale, bias, labels), Options(per_sample=False)
+        exact, logits = single(layer, options), linear(hidden, weight * scale, bias)
+        lower = gradient(layer, options)
+        for rho in range(1, hidden.shape[1]):
+            score = single_near(layer, logits, lower, rho, options)
+            dropped, expected = score.topk(rho).indices, exact.topk(rho).values
+            torch.testing.assert_close(exact[dropped].sort().values, expected.sort().values)
+            decided = score == lower
+            torch.testing.assert_close(score[~decided], exact[~decided])
+
+
+def test_the_bounds_of_single_near_leave_few_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a layer of usual size and a head that fits its batch, less than a tenth has to be worked out."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (64,), generator=generator)
+    hidden = (torch.randn(10, 1024, generator=generator)[labels] + torch.randn(64, 1024, generator=generator)).relu()
+    weight = 0.03 * torch.randn(10, 1024, generator=generator)
+    for _ in range(20):
+        probability = linear(hidden, weight).softmax(1)
+        weight -= 0.002 * (probability - torch.nn.functional.one_hot(labels, 10)).T @ hidden
+    layer, options = LastLayer(hidden, weight, None, labels), Options(per_sample=False)
+    worked_out = []
+
+    def spy(part: LastLayer, logits: Tensor, options: Options) -> Tensor:
+        worked_out.append(part.hidden_ND.shape[1])
+        return literal(part, logits, options)
+
+    literal = scores._single
+    monkeypatch.setattr(scores, "_single", spy)
+    single_near(layer, linear(hidden, weight), gradient(layer, options), 64, options)
+    assert worked_out[0] < 102
+
+
+def test_nothing_to_choose() -> None:
+    for number in range(6):
+        hidden, weight, bias, labels, _ = problem(number)
+        for rho in (0, hidden.shape[1]):
+            found = worst_set(hidden, weight, labels, rho, bias_C=bias, granularity="batch")
+            assert ((~found.keep_ND).sum(1) == rho).all()
+            assert found.iterations == 0
 
 
 def test_nothing_to_drop_from() -> None:

@@ -26,12 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, heuristic, single
+from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, single, single_near
 
 MOST_SETS = 100_000  # that `exhaustive` tries
 SETS_AT_ONCE = 2048
 MOST_CLIMBS = 2  # of a whole batch: how many starts are climbed from, the worst ones
 ROWS_AT_ONCE = 256  # starts x classes in one matrix product
+MOST_BLOCKS = 8  # of neurons in such a product: threads share blocks, but not a product with so few rows
 
 
 class WorstSet(NamedTuple):
@@ -221,57 +222,67 @@ def _sample_starts(layer: LastLayer, rho: int, options: Options) -> Iterator[Ten
 
 
 def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, int]:
-    """(drop_R, rounds). Every start counts, but only from the worst few is it climbed on."""
+    """(drop_R, rounds). Every start counts, but only from the worst few is it climbed on.
+
+    Logits are kept as (S, C, N): a product that yields them so is quicker, and the next one takes them as they are.
+    """
     hidden_ND, weight_CD, bias_C, labels_N = layer
     assert labels_N is not None
-    logits_NC = F.linear(hidden_ND, weight_CD, bias_C)
+    (examples, width), classes = hidden_ND.shape, len(weight_CD)
+    if examples == 0 or rho in (0, width):
+        return torch.arange(rho, device=hidden_ND.device), 0  # nothing is at stake, or there is nothing to choose
     hidden_DN, weight_DC = hidden_ND.T.contiguous(), weight_CD.T.contiguous()  # whole rows are quick to gather
+    layer = layer._replace(hidden_ND=hidden_DN.T)
+    logits_CN = F.linear(hidden_ND, weight_CD, bias_C).T.contiguous()
+    right_CN = F.one_hot(labels_N, classes).T.to(weight_CD.dtype)
 
     def look(drop_SR: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         gone_SRN, weight_SRC = F.embedding(drop_SR, hidden_DN), F.embedding(drop_SR, weight_DC)
-        logits_SNC = logits_NC - gone_SRN.transpose(1, 2) @ weight_SRC
-        return _loss(logits_SNC.flatten(0, 1), labels_N.repeat(len(drop_SR))).view(len(drop_SR), -1).sum(1), logits_SNC
+        logp_SCN = (logits_CN - weight_SRC.transpose(1, 2) @ gone_SRN).log_softmax(1)
+        return -logp_SCN.gather(1, labels_N.expand(len(drop_SR), 1, examples)).sum((1, 2)), logp_SCN
 
-    def scores(logits_SNC: Tensor, rows: Tensor) -> Tensor:
-        return _against_all(layer, logits_SNC.softmax(2))
+    def scores(logp_SCN: Tensor, rows: Tensor) -> Tensor:
+        return _summed(layer, right_CN - logp_SCN.exp())
 
-    if len(hidden_ND) == 0:
-        return torch.arange(rho, device=hidden_ND.device), 0  # nothing is at stake
-    drop_SR = _top(_batch_starts(layer, logits_NC, rho, options), rho)
+    drop_SR = _top(_batch_starts(layer, logits_CN, right_CN, rho, options), rho)
     height_S, _ = look(drop_SR, torch.arange(len(drop_SR)))
     drop_SR = drop_SR[height_S.topk(min(MOST_CLIMBS, len(height_S))).indices]
     height_S, rounds = _climb(drop_SR, options.iterations, look, scores)
     return drop_SR[height_S.argmax()], rounds
 
 
-def _against_all(layer: LastLayer, probability_SNC: Tensor) -> Tensor:
-    """V_j(p) summed over the batch, for each of S choices of p: score_SD."""
-    hidden_ND, weight_CD, _, labels_N = layer
-    assert labels_N is not None
+def _summed(layer: LastLayer, difference_SCN: Tensor) -> Tensor:
+    """score_SD = sum_n h_nj sum_k d_kn W_kj: V_j(p) summed over the batch where d is 1 for the right class, less p."""
+    hidden_ND, weight_CD, _, _ = layer
     classes, width = weight_CD.shape
-    difference_SNC = F.one_hot(labels_N, classes).to(weight_CD.dtype) - probability_SNC
+    blocks = math.gcd(width, MOST_BLOCKS)
+    hidden_BNd = hidden_ND.unflatten(1, (blocks, -1)).transpose(0, 1)
+    weight_BCd = weight_CD.unflatten(1, (blocks, -1)).transpose(0, 1)
     scores = []
-    for part_SNC in difference_SNC.split(max(ROWS_AT_ONCE // classes, 1)):
-        summed_SCD = (part_SNC.transpose(1, 2).reshape(-1, len(hidden_ND)) @ hidden_ND).view(-1, classes, width)
-        scores.append((summed_SCD * weight_CD).sum(1))
+    for part_SCN in difference_SCN.split(max(ROWS_AT_ONCE // classes, 1)):
+        summed_BSCd = (part_SCN.flatten(0, 1).expand(blocks, -1, -1) @ hidden_BNd).unflatten(1, (-1, classes))
+        scores.append(summed_BSCd.mul_(weight_BCd.unsqueeze(1)).sum(2).transpose(0, 1).flatten(1))
     return torch.cat(scores)
 
 
-def _batch_starts(layer: LastLayer, logits_NC: Tensor, rho: int, options: Options) -> Tensor:
+def _batch_starts(layer: LastLayer, logits_CN: Tensor, right_CN: Tensor, rho: int, options: Options) -> Tensor:
     """score_SD, whose top rho begin an ascent: softmax; the sets of `heuristic` and `single`, so that `joint` is never
     below them; and the classes k (p all on k for every example of another class) that the batch can be brought closest
     to. With ``options.vertices`` 0, softmax alone."""
-    starts = [against(layer, logits_NC.softmax(1), False)]
-    if options.vertices:
-        hidden_ND, weight_CD, _, _ = layer
-        # sum_n h_nj (W_yj - W_kj), where an example of class k itself adds 0
-        right_D = against(layer, torch.zeros_like(logits_NC), False)
-        vertex_CD = right_D - weight_CD * hidden_ND.sum(0)
-        if options.vertices < len(vertex_CD):
-            reach_C = logits_NC.sum(0) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)
-            vertex_CD = vertex_CD[reach_C.topk(options.vertices).indices]
-        starts += [heuristic(layer, options), single(layer, options), *vertex_CD]
-    return torch.stack(starts)
+    toward_CN = right_CN - logits_CN.softmax(0)
+    if options.vertices == 0:
+        return _summed(layer, toward_CN.unsqueeze(0))
+    hidden_ND, weight_CD, _, _ = layer
+    softmax_D, right_D = _summed(layer, torch.stack([toward_CN, right_CN]))  # right_D: sum_n h_nj W_yj
+    hidden_D = hidden_ND.sum(0)
+    heuristic_D = (1.0 + options.omega) * right_D - options.omega * weight_CD.sum(0) * hidden_D
+    single_D = single_near(layer, logits_CN.T, softmax_D, rho, options)
+    # sum_n h_nj (W_yj - W_kj), where an example of class k itself adds 0
+    vertex_CD = right_D - weight_CD * hidden_D
+    if options.vertices < len(vertex_CD):
+        reach_C = logits_CN.sum(1) + vertex_CD.topk(rho, dim=1, sorted=False).values.sum(1)
+        vertex_CD = vertex_CD[reach_C.topk(options.vertices).indices]
+    return torch.cat([torch.stack([softmax_D, heuristic_D, single_D]), vertex_CD])
 
 
 def _class_ceilings(layer: LastLayer, rho: int) -> Tensor:
