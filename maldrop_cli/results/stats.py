@@ -152,13 +152,17 @@ def ratio_interval(samples: Sequence[float], reference: Sequence[float]) -> tupl
     Where one has fewer samples, the others of the longer are left out; the interval of a single pair is nan.
     """
     pairs = min(len(samples), len(reference))
-    ratios = np.asarray(samples[:pairs]) / np.asarray(reference[:pairs])
-    middle = float(np.median(ratios))
-    if pairs < 2 or np.ptp(ratios) == 0.0:
-        return middle, *((middle, middle) if pairs > 1 else (math.nan, math.nan))
+    return median_interval([one / other for one, other in zip(samples[:pairs], reference[:pairs], strict=True)])
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the ends of its 95 % bootstrap interval: nan of a single value."""
+    middle = float(np.median(values))
+    if len(values) < 2 or np.ptp(values) == 0.0:
+        return middle, *((middle, middle) if len(values) > 1 else (math.nan, math.nan))
     interval = (
         _scipy_stats()
-        .bootstrap((ratios,), np.median, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
+        .bootstrap((values,), np.median, method="percentile", n_resamples=2000, rng=np.random.default_rng(0))
         .confidence_interval
     )
     return middle, float(interval.low), float(interval.high)
