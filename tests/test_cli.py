@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import TINY, Result
@@ -16,6 +18,7 @@ from conftest import TINY, Result
 from maldrop_cli import engine
 from maldrop_cli.results.records import Status
 from maldrop_cli.results.store import Store
+from maldrop_cli.timing import Measured
 
 Run = Callable[..., Result]
 QUICK = (*TINY, "--epochs", "2", "--lr", "0.02")
@@ -229,6 +232,46 @@ def test_timeit_phases_layer_and_scale(maldrop: Run) -> None:
     )
     assert "to the power" in result.out
     assert [row["value"] for row in rows("s.csv")] == ["32", "64", "128", "256", "512"]
+
+
+DOUBTFUL: list[tuple[str, dict[str, Any]]] = [
+    ("--budget was spent before every ratio was within ±3 %: that of single is within ±7.1 %.", {"budget_spent": True}),
+    ("Unstable: of none, vanilla", {"samples": [0.01, 0.02] * 9}),
+    ("Drifting: the last third of the samples of none, vanilla", {"samples": [0.01] * 8 + [0.012] * 8}),
+    ("A sample lasts 1e-12 s", {"sample_seconds": 1e-12}),
+]
+
+
+@pytest.mark.parametrize(("line", "change"), DOUBTFUL, ids=lambda value: value[:8] if isinstance(value, str) else "")
+def test_timeit_says_what_it_doubts(
+    line: str, change: dict[str, Any], maldrop: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(samples: Any = (0.01,) * 9, budget_spent: bool = False, sample_seconds: float = 0.02) -> Measured:
+        both = dict.fromkeys(("none", "vanilla"), samples)
+        return Measured(both, (0.071, "single"), budget_spent, sample_seconds)
+
+    quick = ("timeit", *TINY, "--batch-size", "4", "--no-harm", "--dropout", "none", "-q")
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 0.1, 0.1))
+    monkeypatch.setattr("maldrop_cli.timing.measure", lambda *rest, **how: measured())
+    assert not re.search(r"^(--budget|Unstable|Drifting|A sample|Other)", maldrop(*quick).out, re.MULTILINE)
+    monkeypatch.setattr("maldrop_cli.timing.measure", lambda *rest, **how: measured(**change))
+    assert re.search(f"^{re.escape(line)}", maldrop(*quick).out, re.MULTILINE)
+
+
+def test_timeit_says_that_other_work_ran(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1.7, 0.1, 0.1))
+    result = maldrop("timeit", *TINY, "--rounds", "2", "--no-harm", "--dropout", "none", "-q")
+    assert "Other work ran on this machine before the timing began (load 1.7)." in result.out
+
+
+def test_timeit_tells_what_passed_on_the_device(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = {"none": [0.01, 0.02], "vanilla": [0.02, 0.04]}
+    measured = Measured(samples, (0.0, ""), False, 0.02, {"none": [9.0, 19.0], "vanilla": [18.0, 38.0]})
+    monkeypatch.setattr("maldrop_cli.timing.measure", lambda *rest, **how: measured)
+    quick = ("timeit", *TINY, "--no-harm", "--dropout", "none", "-q", "--csv", "t.csv", "--json", "t.json")
+    assert "device ms" in maldrop(*quick).out
+    assert [row["device_ms"] for row in rows("t.csv")] == ["14.0", "28.0"]
+    assert [row["device_samples_ms"] for row in json.loads(Path("t.json").read_text())] == [[9, 19], [18, 38]]
 
 
 def test_timeit_counts_what_each_subject_drops(maldrop: Run) -> None:

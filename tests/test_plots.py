@@ -1,6 +1,6 @@
 """Plots: what is in the Figure, where it comes from, and that two renderings are the same bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ from maldrop_cli.config import PLOT_SUFFIXES, Dropout, MaldropError, Metric, Plo
 from maldrop_cli.render.plots import KINDS, draw
 from maldrop_cli.render.plots import save as save_plot
 from maldrop_cli.render.plots.files import METADATA, render
+from maldrop_cli.render.plots.ratios import ratios
+from maldrop_cli.render.plots.scale import LEAST_SPAN, REFERENCE, scale
 from maldrop_cli.render.plots.style import LABELS, MOST_BANDS, MOST_LINES, labels, line_style
+from maldrop_cli.render.timings import timing_rows
 from maldrop_cli.results.arms import group
 from maldrop_cli.results.records import RunRecord, Status
 from maldrop_cli.results.stats import t_interval
+from maldrop_cli.results.timings import ScalePoint, Timing, exponents
 
 Run = Callable[..., Result]
 QUICK = (*TINY, "--epochs", "2", "--lr", "0.02", "-q")
@@ -235,6 +239,128 @@ def test_times_of_different_machines_are_marked() -> None:
     assert "do not compare" not in picture(COMPARE, PlotKind.TIME).get_suptitle()
 
 
+# --- timings -------------------------------------------------------------------------------------------------------
+
+WORDS = ("along classes", "width 4096")
+POINTS = [
+    ScalePoint(
+        selector, classes, cost * classes**exponent, 0.9 * cost * classes**exponent, 2 * cost * classes**exponent
+    )
+    for selector, cost, exponent in (("heuristic", 0.0001, 0.5), ("single", 0.001, 1.0))
+    for classes in (10, 32, 100)
+]
+TIMES = [
+    Timing("none", [0.010, 0.010, 0.012], 1.5),
+    Timing("vanilla", [0.020, 0.022, 0.024], 2.0),
+    Timing("random", [0.010, 0.011, 0.012], 1.5),
+]
+NAIVE = Timing("single-naive", [0.5, 0.5, 0.6], 1.5, neurons=64)
+
+
+def scaled(points: Sequence[ScalePoint] = POINTS) -> Figure:
+    return scale(points, exponents(points), "classes", *WORDS)
+
+
+def ratio_plot(timings: Sequence[Timing]) -> Figure:
+    return ratios(
+        timing_rows(timings, RunConfig(), dict.fromkeys(("device", "device_name", "threads", "torch"))), *WORDS
+    )
+
+
+def test_times_along_an_axis_with_intervals_and_exponents() -> None:
+    figure = scaled()
+    [axes] = figure.axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("classes", "scoring, selecting and masking (ms)")
+    lines = curves(axes)
+    assert [list(line.get_xdata()) for line in lines] == [[10, 32, 100]] * 2
+    assert list(lines[1].get_ydata()) == pytest.approx([10, 32, 100])
+    [_, _, (bar,)] = bars(axes)[1]
+    assert [list(segment[:, 1]) for segment in bar.get_segments()] == [
+        pytest.approx([0.9 * t, 2 * t]) for t in (10, 32, 100)
+    ]
+    assert legend(figure) == ["heuristic: e = 0.50 ±0.00", "single: e = 1.00 ±0.00", "e = 1 (level lines: e = 0)"]
+    assert figure.get_suptitle().splitlines()[:2] == list(WORDS)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["10", "32", "100"]
+    assert list(axes.xaxis.get_minorticklocs()) == list(axes.yaxis.get_minorticklocs()) == []
+
+
+def test_slanted_lines_have_exponent_one_all_over_the_panel() -> None:
+    [axes] = scaled().axes
+    slanted = [line for line in axes.get_lines() if line.get_color() == REFERENCE["color"]]
+    low, high = axes.get_ylim()
+    for line in slanted:
+        (left, right), (start, end) = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        assert end / start == pytest.approx(right / left)
+    starts = [float(np.asarray(line.get_ydata())[0]) for line in slanted]
+    assert max(starts) > high / 10
+    assert min(starts) * 100 / 10 < 10 * low  # one that begins below the panel still comes into it
+    assert np.diff(np.log10(starts)) == pytest.approx(1)
+
+
+def test_a_constant_with_noise_looks_like_one() -> None:
+    points = [ScalePoint("single", value, seconds) for value, seconds in ((10, 1.0), (100, 1.1), (1000, 0.95))]
+    figure = scaled(points)
+    low, high = figure.axes[0].get_ylim()
+    assert high / low >= LEAST_SPAN
+    assert low < 950 < 1100 < high
+    assert figure.get_suptitle().endswith("without a bar: one sample.")
+    assert "one sample" not in scaled().get_suptitle()
+
+
+def test_ratios_to_no_dropout() -> None:
+    figure = ratio_plot(TIMES)
+    [axes] = figure.axes
+    dots = curves(axes)
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["none", "vanilla", "random"]
+    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([1, 2, 1])
+    assert [dot.get_ydata()[0] for dot in dots] == [0, 1, 2]
+    assert axes.get_ylim() == (2.5, -0.5)  # from the top, as in the table
+    assert [text.get_text() for text in axes.texts] == ["1.00", "2.00", "1.00"]
+    assert axes.get_xscale() == "linear"
+    assert "hollow" not in figure.get_suptitle()
+
+
+def test_the_per_neuron_forms_are_hollow_on_a_logarithmic_axis() -> None:
+    figure = ratio_plot([*TIMES, NAIVE])
+    [axes] = figure.axes
+    assert axes.get_xscale() == "log"
+    assert [dot.get_markerfacecolor() for dot in curves(axes)] == ["black", "black", "black", "white"]
+    assert figure.get_suptitle().endswith("hollow: the per-neuron forms.")
+
+
+@pytest.mark.parametrize("suffix", PLOT_SUFFIXES)
+@pytest.mark.parametrize("make", [scaled, lambda: ratio_plot([*TIMES, NAIVE])], ids=["scale", "ratios"])
+def test_timings_are_drawn_the_same_whatever_matplotlibrc_says(
+    make: Callable[[], Figure], suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = render(make(), suffix)
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.grid", False)
+    assert render(make(), suffix) == first
+
+
+def test_nothing_leaves_the_pictures_of_timings() -> None:
+    for figure in (scaled(), ratio_plot([*TIMES, NAIVE])):
+        render(figure, ".png")  # lays it out
+        box = figure.get_tightbbox()
+        width, height = figure.get_size_inches()
+        assert 0 <= box.x0 < box.x1 <= width
+        assert 0 <= box.y0 < box.y1 <= height
+
+
+def test_timeit_draws_its_ratios_and_its_scale(maldrop: Run) -> None:
+    quick = ("timeit", *TINY, "-q", "--selector", "heuristic", "--budget", "0.1")
+    result = maldrop(*quick, "--no-harm", "--dropout", "none", "--plot", "ratios.svg")
+    assert result.code == 0, result.err
+    assert "A training step: synthetic shapes (1x8x8)" in Path("ratios.svg").read_text()
+    result = maldrop(*quick, "--scale", "batch", "--plot", "scale.SVG")
+    assert (result.code, result.err) == (0, "")
+    text = Path("scale.SVG").read_text()
+    assert "classes 3, width 256, rho 16, granularity batch; " in text
+    assert "heuristic: e = " in text
+
+
 # --- all kinds -----------------------------------------------------------------------------------------------------
 
 
@@ -326,12 +452,17 @@ def test_compare_and_sweep_draw_what_report_draws(maldrop: Run) -> None:
         (("sweep", "--plot", "plot"), 2, "ends in none of .png, .svg, .pdf"),
         (("sweep", "--plot", "p.png", "--dry-run"), 2, "a dry run measures nothing"),
         (("compare", "--plot", "nowhere/p.png"), 1, "there is no folder"),
+        (("timeit", "--plot", "p.gif"), 2, "ends in none of .png, .svg, .pdf"),
+        (("timeit", "--scale", "rho", "--plot", "p"), 2, "ends in none of .png, .svg, .pdf"),
+        (("timeit", "--scale", "rho", "--plot", "nowhere/p.png"), 1, "there is no folder"),
     ],
     ids=str,
 )
-def test_a_plot_that_cannot_be_is_refused_before_any_training(
-    arguments: tuple[str, ...], code: int, message: str, maldrop: Run
+def test_a_plot_that_cannot_be_is_refused_before_any_work(
+    arguments: tuple[str, ...], code: int, message: str, maldrop: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for work in ("maldrop_cli.timing.measure", "maldrop_cli.timing.scale.measure"):
+        monkeypatch.setattr(work, lambda *rest, **how: pytest.fail("it was timed"))
     result = maldrop(*arguments)
     assert (result.code, result.err.count("\n"), result.out) == (code, 1, "")
     assert message in result.err

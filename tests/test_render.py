@@ -25,11 +25,11 @@ from maldrop_cli.render.runs import (
     verdict_table,
 )
 from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_files
-from maldrop_cli.render.timings import paper_table, tables, timing_rows, timing_table
+from maldrop_cli.render.timings import paper_table, scale_rows, scale_table, tables, timing_rows, timing_table
 from maldrop_cli.results.arms import group, marked_epochs, time_ratio
 from maldrop_cli.results.comparison import compare
 from maldrop_cli.results.records import EpochRow, RunRecord, Status
-from maldrop_cli.results.timings import Timing
+from maldrop_cli.results.timings import ScalePoint, Timing, exponents
 
 TOP1 = {"none": (80.0, 81.0, 82.0), "vanilla": (80.0, 80.5, 81.0), "maldrop": (85.0, 85.5, 86.5)}
 SECONDS = {"none": 1.0, "vanilla": 1.5, "maldrop": 1.1}
@@ -335,6 +335,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_numbers() -> None:
     assert number(None, 2) == number(math.nan, 2) == "–"
     assert number(1.005, 1, sign=True) == "+1.0"
+    assert [number(-0.001, 2), number(-0.001, 2, sign=True), number(-0.006, 2)] == ["0.00", "+0.00", "-0.01"]
     assert plus_minus(1.0, math.nan, 2) == "1.00"
     assert [duration(seconds) for seconds in (1.25, 59.94, 60, 185, 7800)] == [
         "1.2 s",
@@ -363,6 +364,27 @@ def test_timings() -> None:
     assert "mask as the fast form's %" in text
     without = to_text([timing_table(timing_rows(TIMINGS[:3], RunConfig(), ENVIRONMENT), "T", [])], "plain")
     assert "mask as the fast form's %" not in without
+
+
+def test_the_devices_own_clock_has_a_column_where_it_was_read() -> None:
+    timings = [*TIMINGS[:2], replace(TIMINGS[2], device_ms=[9.0, 8.0, 7.0]), TIMINGS[3]]
+    rows = timing_rows(timings, RunConfig(), ENVIRONMENT)
+    assert [row["device_ms"] for row in rows] == [None, None, 8.0, None]
+    [table] = tables(rows, RunConfig(), (3, 32, 32), ENVIRONMENT, naive=False)
+    [column] = [each for each in table.columns if each.heading == "device ms"]
+    assert column.cells == ["–", "–", "8.00", "–"]
+    assert any("between two events on the device" in note for note in table.notes)
+    [table] = tables(timing_rows(TIMINGS, RunConfig(), ENVIRONMENT), RunConfig(), (3, 32, 32), ENVIRONMENT, naive=False)
+    assert "device ms" not in [each.heading for each in table.columns]
+    assert not any("on the device" in note for note in table.notes)
+
+
+def test_scale_table() -> None:
+    points = [ScalePoint("single", 10, 0.001, 0.0009, 0.002, 0.75), ScalePoint("single", 100, 0.01)]
+    table = scale_table(scale_rows(points, exponents(points), "classes", {}), exponents(points), "width 8")
+    assert table.title == "Scoring, selecting and masking, without the last layer, along classes: width 8"
+    assert table.rows() == [["single", "10", "1.000 [0.900, 2.000]", "0.750"], ["single", "100", "10.0", "–"]]
+    assert table.notes[0] == "single: time grows as classes to the power 1.00 (least squares)."
 
 
 def test_the_papers_table_beside_ours() -> None:

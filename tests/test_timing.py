@@ -15,9 +15,10 @@ from maldrop_cli.datasets import ImageData
 from maldrop_cli.dropout.naive import NAIVE
 from maldrop_cli.results.timings import ScalePoint, Timing, doubts, drift, exponents
 from maldrop_cli.sweep.plan import subjects as plan_subjects
-from maldrop_cli.timing import Setting, Subject, harm, measure, naive, peak_mib, phases, scale, subjects
+from maldrop_cli.timing import Measured, Setting, Subject, harm, measure, naive, peak_mib, phases, scale, subjects
 from maldrop_cli.timing import measure as measure_function
 from maldrop_cli.timing.clock import FEWEST_ROUNDS, WARM_UP, widest_interval
+from maldrop_cli.timing.events import device_timer
 
 CPU = torch.device("cpu")
 SETTING = Setting((1, 4, 4), 3, CPU)
@@ -97,6 +98,72 @@ def test_the_device_is_synchronised_around_every_sample(monkeypatch: pytest.Monk
     monkeypatch.setattr("maldrop_cli.timing.clock.synchronize", lambda device: world.calls.append("sync"), raising=True)
     measure(world.subjects, CPU, ["none"], rounds=1, clock=lambda: world.now)
     assert world.calls == ["sync", "none", "sync"] * (WARM_UP + 1)
+
+
+class HalfTimer:
+    """A device's clock that runs on the world's, and at half its speed."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.marks = world, [0.0, 0.0]
+
+    def start(self) -> None:
+        self.world.calls.append("start")
+        self.marks[0] = self.world.now
+
+    def stop(self) -> None:
+        self.world.calls.append("stop")
+        self.marks[1] = self.world.now
+
+    def milliseconds(self) -> float:
+        return 500 * (self.marks[1] - self.marks[0])
+
+
+def test_the_devices_own_clock_times_the_same_steps() -> None:
+    world = World({"none": 0.001, "slow": 0.5}, noise=0.2)
+    measured = measure(world.subjects, CPU, ["none"], rounds=5, clock=lambda: world.now, timer=HalfTimer(world))
+    for name, samples in measured.samples.items():
+        assert measured.device_ms[name] == pytest.approx([500 * each for each in samples])
+
+
+def test_events_stand_within_the_synchronised_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World({"none": 0.5})
+    monkeypatch.setattr("maldrop_cli.timing.clock.synchronize", lambda device: world.calls.append("sync"))
+    measure(world.subjects, CPU, ["none"], rounds=1, clock=lambda: world.now, timer=HalfTimer(world))
+    assert world.calls == ["sync", "start", "none", "stop", "sync"] * (WARM_UP + 1)
+
+
+def test_a_cuda_timer_is_two_events_on_the_devices_own_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            self.recorded = stream
+
+        def elapsed_time(self, end: "Event") -> float:
+            assert (self.recorded, end.recorded) == ("stream of cuda:1", "stream of cuda:1")
+            assert self is not end
+            return 1.5
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    timer = device_timer(torch.device("cuda:1"))
+    assert timer is not None
+    timer.start()
+    timer.stop()
+    assert timer.milliseconds() == 1.5
+
+
+def test_only_cuda_has_a_clock_of_its_own(device: torch.device) -> None:
+    assert device_timer(CPU) is None
+    numbers = torch.ones(2**20, device=device)
+    measured = measure([Subject("none", lambda: (torch.sum(numbers), None)[1])], device, ["none"], rounds=3)
+    own = measured.device_ms.get("none")
+    if device.type == "cpu":
+        assert own is None
+    else:
+        assert own is not None
+        assert all(0 < ms < 1100 * seconds + 0.1 for ms, seconds in zip(own, measured.samples["none"], strict=True))
 
 
 def test_the_garbage_collector_waits() -> None:
@@ -231,6 +298,19 @@ def test_scale_times_every_value_of_an_axis(axis: str, monkeypatch: pytest.Monke
     assert all(each.seconds > 0 for each in points)
 
 
+def test_scale_tells_medians_with_intervals_and_the_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scale.AXES, "batch", (6, 9))
+    samples = {"6": [0.1, 0.2, 0.4], "9": [0.3]}
+    measured = Measured(samples, (0.0, ""), False, 0.02, {"6": [90.0, 150.0, 390.0]})
+    monkeypatch.setattr(scale, "measure", lambda subjects, device, references, **how: measured)
+    size = scale.Size(classes=3, width=12, batch=4, rho=5)
+    known, single = scale.scale(BASE, [Selector.HEURISTIC], "batch", size, CPU, budget=1.0)
+    assert known == ScalePoint("heuristic", 6, 0.2, 0.1, 0.4, 150.0)
+    assert (single.seconds, single.device_ms) == (0.3, None)
+    assert math.isnan(single.low)
+    assert size.without("batch") == "classes 3, width 12, rho 5"
+
+
 def test_scale_refuses_a_rho_that_is_too_large() -> None:
     with pytest.raises(UsageError, match="rho is 2000"):
         scale.scale(BASE, [Selector.HEURISTIC], "width", scale.Size(3, 4096, 4, 2000), CPU, budget=1.0)
@@ -266,6 +346,7 @@ def test_nothing_to_doubt() -> None:
     ("timings", "change", "words"),
     [
         (STEADY, {"budget_spent": True, "widest": (0.071, "single")}, "that of single is within ±7.1 %"),
+        (STEADY, {"budget_spent": True, "widest": (math.inf, "joint")}, "that of joint has a single sample"),
         ([Timing("none", [1.0, 2.0] * 9, 1.0)], {}, "Unstable: of none"),
         ([Timing("none", [1.0] * 8 + [1.2] * 8, 1.0)], {}, "Drifting: the last third of the samples of none"),
         (STEADY, {"resolution": 1e-3}, "below 1000 ticks"),
@@ -275,6 +356,28 @@ def test_nothing_to_doubt() -> None:
 def test_doubts(timings: list[Timing], change: dict[str, object], words: str) -> None:
     [line] = doubts(timings, **CALM | change)  # type: ignore[arg-type]
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("timings", "change"),
+    [
+        (STEADY, {"widest": (0.071, "single")}),  # --rounds: nobody asked for a precision
+        ([Timing("none", [1.0, 1.2] * 9, 1.0)], {}),
+        ([Timing("none", [1.0] * 8 + [1.08] * 8, 1.0)], {}),
+        ([*STEADY, Timing("single-naive", [1.0] * 8 + [2.0] * 8, 1.0, neurons=4)], {}),
+        (STEADY, {"resolution": 2e-5}),
+        (STEADY, {"load": 0.5}),
+    ],
+)
+def test_what_is_within_bounds_is_not_doubted(timings: list[Timing], change: dict[str, object]) -> None:
+    assert doubts(timings, **CALM | change) == []  # type: ignore[arg-type]
+
+
+def test_a_given_number_of_rounds_spends_no_budget() -> None:
+    world = World({"none": 0.5, "heuristic": 0.6}, noise=0.9)
+    measured = measure(world.subjects, CPU, ["none"], rounds=5, precision=1e-6, budget=0.1, clock=lambda: world.now)
+    assert measured.widest[0] > 1e-6
+    assert not measured.budget_spent
 
 
 def test_drift_needs_enough_samples() -> None:

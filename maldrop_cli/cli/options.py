@@ -178,11 +178,14 @@ class OutputOptions:
     quiet: Annotated[bool, _output("--quiet", "-q", help="No progress on stderr.")] = False
 
 
+PlotOption = Annotated[Path | None, _output(help=f"Draw a plot: a file that ends in {', '.join(PLOT_SUFFIXES)}.")]
+
+
 @dataclass(frozen=True)
 class PlotOptions:
     """A picture of the same runs."""
 
-    plot: Annotated[Path | None, _output(help=f"Draw a plot: a file that ends in {', '.join(PLOT_SUFFIXES)}.")] = None
+    plot: PlotOption = None
     plot_kind: Annotated[
         str | None,
         _output(

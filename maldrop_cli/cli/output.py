@@ -62,10 +62,15 @@ def check_plot(options: PlotOptions, default: PlotKind) -> Plot | None:
         if options.plot_kind is not None:
             raise UsageError("--plot-kind: there is no plot without --plot FILE")
         return None
-    if options.plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot: {options.plot} ends in none of {', '.join(PLOT_SUFFIXES)}; write e.g. plot.png")
-    check_writable(options.plot)
+    check_plot_file(options.plot)
     return Plot(options.plot, kind, metric, x)
+
+
+def check_plot_file(path: Path) -> None:
+    """UsageError where the suffix names no form of picture, MaldropError where a file can't be put there."""
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(f"--plot: {path} ends in none of {', '.join(PLOT_SUFFIXES)}; write e.g. plot.png")
+    check_writable(path)
 
 
 def stdout_encoding() -> str | None:

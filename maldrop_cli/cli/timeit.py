@@ -12,6 +12,7 @@ from maldrop_cli.cli.options import (
     DropoutsOption,
     OmegaOption,
     OutputOptions,
+    PlotOption,
     RhoOption,
     SubjectOptions,
 )
@@ -69,6 +70,7 @@ def timeit(
             rich_help_panel=_PANEL,
         ),
     ] = False,
+    plot: PlotOption = None,
 ) -> None:
     """Time a training step with each variant, interleaved; with --naive, beside the paper's per-neuron loops."""
     import math
@@ -78,13 +80,17 @@ def timeit(
     from dataclasses import replace
     from statistics import median
 
-    from maldrop_cli.cli.output import check_output, present
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch loads: its profiler is chatty on stderr
+
+    from maldrop_cli.cli.output import check_output, check_plot_file, present
     from maldrop_cli.cli.settings import parse_names, subject_config
     from maldrop_cli.config import Dropout, MaldropError, Selector, UsageError, nearest, parse_omega
     from maldrop_cli.sweep.axes import parse_single
     from maldrop_cli.sweep.plan import subjects as subject_configs
 
     check_output(output)
+    if plot is not None:
+        check_plot_file(plot)
     dropouts = parse_names(Dropout, dropout, "--dropout")
     selectors = parse_names(Selector, selector, "--selector")
     config = replace(subject_config(subject), omega=parse_omega(omega))
@@ -110,8 +116,8 @@ def timeit(
     from maldrop_cli.masks import Fidelity
     from maldrop_cli.models import check_batches
     from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.timings import phase_table, scale_rows, scale_table, tables, timing_rows
-    from maldrop_cli.results.records import environment
+    from maldrop_cli.render.timings import phase_table, scale_rows, scale_table, scale_title, tables, timing_rows
+    from maldrop_cli.results.records import describe_machine, environment
     from maldrop_cli.results.timings import Timing, doubts, exponents
     from maldrop_cli.timing import Setting, measure, naive, name_of, peak_mib, subjects
     from maldrop_cli.timing import harm as measure_harm
@@ -137,7 +143,15 @@ def timeit(
             points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
             fits = exponents(points)
             context = {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
-            present([scale_table(points, fits, scale)], scale_rows(points, fits, scale, context), output)
+            rows = scale_rows(points, fits, scale, context)
+            fixed = f"{size.without(scale)}, granularity {config.granularity}"
+            present([scale_table(rows, fits, fixed)], rows, output)
+            if plot is not None:
+                from maldrop_cli.render.plots import save
+                from maldrop_cli.render.plots.scale import scale as draw_scale
+
+                remarks = scale_title(scale), f"{fixed}; {describe_machine(machine)}"
+                save(draw_scale(points, fits, scale, *remarks), plot)
             return
         timed = subjects(configs, setting)
         measured = measure(
@@ -174,6 +188,7 @@ def timeit(
                 mask_of_joint=harm.agreement if harm else None,
                 rho=each.identity().get("rho"),
                 granularity=each.identity().get("granularity"),
+                device_ms=measured.device_ms.get(name),
             )
         )
         if each.dropout is Dropout.MALDROP:
@@ -206,7 +221,12 @@ def timeit(
     if phases:
         shown.append(phase_table(measure_phases.phases(configs, setting, len(timings[0].samples))))
     raw = [
-        row | {"samples_ms": [1000 * each for each in timing.samples]}
+        row | {"samples_ms": [1000 * each for each in timing.samples], "device_samples_ms": timing.device_ms}
         for row, timing in zip(rows, timings, strict=True)
     ]
     present(shown, rows, output, raw)
+    if plot is not None:
+        from maldrop_cli.render.plots import save
+        from maldrop_cli.render.plots.ratios import ratios
+
+        save(ratios(rows, shown[0].title, describe_machine(machine)), plot)

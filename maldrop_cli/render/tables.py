@@ -154,7 +154,7 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     """A number with ``digits`` decimals; a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no -0.00
 
 
 def plus_minus(mean: float, half: float, digits: int, *, sign: bool = False) -> str:

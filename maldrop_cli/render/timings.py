@@ -45,6 +45,7 @@ def timing_rows(
             "subject": timing.subject,
             "median_ms": timing.median_ms,
             "iqr_ms": timing.iqr_ms,
+            "device_ms": timing.median_device_ms,
             "n_samples": len(timing.samples),
         }
         for name in ("none", "vanilla"):
@@ -84,6 +85,7 @@ def tables(
     notes = [
         f"{rows[0]['n_samples']} interleaved samples on {describe_machine(machine)}. IQR: interquartile range. "
         "Peak: memory that a step holds beyond the model's own.",
+        *device_notes(rows),
         *_naive_notes(rows),
         *notes,
     ]
@@ -120,6 +122,7 @@ def timing_table(rows: Sequence[dict[str, Any]], title: str, notes: Sequence[str
         Column("subject", [row["subject"] for row in rows], left=True),
         Column("median ms", [number(row["median_ms"], 2) for row in rows]),
         Column("IQR ms", [number(row["iqr_ms"], 2) for row in rows]),
+        *device_column(rows),
         Column("× none [95 %]", [ratio(row, "none") for row in rows]),
         Column("× vanilla [95 %]", [ratio(row, "vanilla") for row in rows]),
         Column("peak MiB", [number(row["peak_mb"], 1) for row in rows]),
@@ -133,6 +136,20 @@ def timing_table(rows: Sequence[dict[str, Any]], title: str, notes: Sequence[str
     if any(row["mask_agreement"] is not None for row in rows):
         columns.append(Column("mask as the fast form's %", [number(row["mask_agreement"], 1) for row in rows]))
     return Table(title, columns, notes)
+
+
+def device_column(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> list[Column]:
+    """Medians on the device's own clock, where it was measured."""
+    if all(row["device_ms"] is None for row in rows):
+        return []
+    return [Column("device ms", [number(row["device_ms"], digits) for row in rows])]
+
+
+def device_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How they came about."""
+    if all(row["device_ms"] is None for row in rows):
+        return []
+    return ["Device ms: the same steps between two events on the device, its waiting for the host included."]
 
 
 def paper_table(rows: Sequence[dict[str, Any]], batch_size: int) -> Table:
@@ -171,18 +188,28 @@ def phase_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
     return Table("Phases of a step, medians", columns, notes)
 
 
-def scale_table(points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str) -> Table:
-    """Cost along an axis, one row a selector and value, with the fitted exponent in the notes."""
+def scale_title(axis: str) -> str:
+    """What is timed."""
+    return f"Scoring, selecting and masking, without the last layer, along {axis}"
+
+
+def scale_table(rows: Sequence[Mapping[str, Any]], exponents: Sequence[Exponent], fixed: str) -> Table:
+    """Cost along an axis, one row a selector and value, as :func:`scale_rows` gives them, with the fitted exponent in
+    the notes. ``fixed``: what stays as it is along the axis."""
+    axis = rows[0]["axis"]
+
+    medians = [[row[f"median_ms{end}"] for end in ("", "_lo", "_hi")] for row in rows]
     columns = [
-        Column("selector", [point.selector for point in points], left=True),
-        Column(axis, [str(point.value) for point in points]),
-        Column("median ms", [number(1000 * point.seconds, 3) for point in points]),
+        Column("selector", [row["subject"] for row in rows], left=True),
+        Column(axis, [str(row["value"]) for row in rows]),
+        Column("median ms [95 %]", [with_interval(*each) for each in medians]),
+        *device_column(rows, 3),
     ]
     notes = [
         f"{each.selector}: time grows as {axis} to the power {plus_minus(each.exponent, each.half, 2)} (least squares)."
         for each in exponents
     ]
-    return Table(f"Scoring, selecting and masking, without the last layer, along {axis}", columns, notes)
+    return Table(f"{scale_title(axis)}: {fixed}", columns, [*notes, *device_notes(rows)])
 
 
 def scale_rows(
@@ -196,6 +223,9 @@ def scale_rows(
             "axis": axis,
             "value": point.value,
             "median_ms": 1000 * point.seconds,
+            "median_ms_lo": 1000 * point.low,
+            "median_ms_hi": 1000 * point.high,
+            "device_ms": point.device_ms,
             "exponent": by_selector[point.selector].exponent,
             "exponent_ci95": by_selector[point.selector].half,
             **context,

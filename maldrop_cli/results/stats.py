@@ -150,20 +150,26 @@ RESAMPLES = 2000
 
 
 def ratio_interval(samples: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
-    """The median of the ratios of paired samples (the i-th to the i-th), and its 95 % bootstrap interval.
-
-    Resampled are blocks of consecutive pairs, as many long as the cube root of their number, rounded: what disturbs a
-    machine lasts for longer than one sample, so that neighbours are alike, and an interval that took them for
-    independent would be too narrow (the moving-blocks bootstrap of Künsch, 1989). Where one has fewer samples, the
-    others of the longer are left out; the interval of a single pair is nan.
-    """
+    """:func:`median_interval` of the ratios of paired samples, the i-th to the i-th; where one has fewer samples, the
+    others of the longer are left out."""
     pairs = min(len(samples), len(reference))
-    ratios = np.asarray(samples[:pairs]) / np.asarray(reference[:pairs])
-    middle = float(np.median(ratios))
-    if pairs < 2:
+    return median_interval(np.asarray(samples[:pairs]) / np.asarray(reference[:pairs]))
+
+
+def median_interval(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
+    """The median of what was measured one after the other, and the ends of its 95 % bootstrap interval: nan of a single
+    value.
+
+    Resampled are blocks of consecutive values, as long as the cube root of their number, rounded: what disturbs a
+    machine lasts for longer than one sample, so that neighbours are alike, and an interval that took them for
+    independent would be too narrow (the moving-blocks bootstrap of Künsch, 1989).
+    """
+    measured, count = np.asarray(values), len(values)
+    middle = float(np.median(measured))
+    if count < 2:
         return middle, math.nan, math.nan
-    length = round(pairs ** (1 / 3))
-    starts = np.random.default_rng(0).integers(0, pairs - length + 1, (RESAMPLES, -(-pairs // length)))
-    drawn = (starts[..., None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :pairs]
-    low, high = np.quantile(np.median(ratios[drawn], axis=1), [ALPHA / 2, 1 - ALPHA / 2])
+    length = round(count ** (1 / 3))
+    starts = np.random.default_rng(0).integers(0, count - length + 1, (RESAMPLES, -(-count // length)))
+    drawn = (starts[..., None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :count]
+    low, high = np.quantile(np.median(measured[drawn], axis=1), [ALPHA / 2, 1 - ALPHA / 2])
     return middle, float(low), float(high)

@@ -21,7 +21,8 @@ LOADED = 0.5  # processes that wanted to run before the timing began
 
 @dataclass(frozen=True)
 class Timing:
-    """One subject. ``samples``: seconds a step.
+    """One subject. ``samples``: seconds a step. ``device_ms``: of the same steps, milliseconds a step on the device's
+    own clock; None of devices without.
 
     Of a naive form, ``neurons``: how many its time was measured on, and ``agreement``: how much of its mask, in
     percent, is the fast form's. Of a form that chooses neurons, on a trained network: the loss that its mask raises,
@@ -38,6 +39,7 @@ class Timing:
     mask_of_joint: float | None = None
     rho: int | None = None
     granularity: str | None = None
+    device_ms: Sequence[float] | None = None
 
     @property
     def naive(self) -> bool:
@@ -52,18 +54,31 @@ class Timing:
         low, high = np.percentile(self.samples, [25, 75])
         return float(1000 * (high - low))
 
+    @property
+    def median_device_ms(self) -> float | None:
+        return median_of(self.device_ms)
+
     def ratio_to(self, reference: Timing) -> tuple[float, float, float]:
         """Median ratio of the samples of the same round, and its 95 % interval."""
         return ratio_interval(self.samples, reference.samples)
 
 
+def median_of(samples: Sequence[float] | None) -> float | None:
+    """None of what was not measured."""
+    return median(samples) if samples else None
+
+
 @dataclass(frozen=True)
 class ScalePoint:
-    """Median seconds of one selector at one value of an axis."""
+    """Median seconds of one selector at one value of an axis, and the ends of their 95 % interval. ``device_ms``: the
+    median on the device's own clock; None of devices without."""
 
     selector: str
     value: int
     seconds: float
+    low: float = math.nan
+    high: float = math.nan
+    device_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from maldrop_cli.devices import synchronize
 from maldrop_cli.results.stats import ratio_interval
+from maldrop_cli.timing.events import DeviceTimer, device_timer
 
 SAMPLE_SECONDS = 0.02  # a sample holds as many steps as fit, at least one: far above a clock's resolution
 MOST_STEPS = 200
@@ -41,12 +42,14 @@ class Measured:
     """``samples``: by subject, seconds a step, the i-th of each from the same round. ``widest``: how far the 95 %
     interval of a ratio to one of the references reaches to either side at most, as a share of the ratio, and whose.
     ``budget_spent``: the time was up before all were narrow enough. ``sample_seconds``: what the shortest sample took
-    in all."""
+    in all. ``device_ms``: by subject, milliseconds a step on the device's own clock, of the same steps as ``samples``;
+    empty where the device has none."""
 
     samples: dict[str, list[float]]
     widest: tuple[float, str]
     budget_spent: bool
     sample_seconds: float
+    device_ms: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 def measure(
@@ -58,6 +61,7 @@ def measure(
     precision: float = 0.03,
     budget: float = 60.0,
     clock: Clock = time.perf_counter,
+    timer: DeviceTimer | None = None,
     tick: Tick = lambda what, done, total: None,
     rng: random.Random | None = None,
 ) -> Measured:
@@ -66,15 +70,20 @@ def measure(
 
     A sample is of as many steps as fit into a fiftieth of a second. The device is synchronised before and after it, and
     the garbage collector waits. Warm-up is thrown away: at least three steps, and until they no longer become faster.
+    ``timer``: measures the same steps on the device's own clock; by default CUDA events, on a CUDA device.
     """
-    rng = rng or random.Random(0)
+    rng, timer = rng or random.Random(0), timer or device_timer(device)
     began = clock()
 
     def sample(subject: Subject, steps: int) -> float:
         synchronize(device)
+        if timer:
+            timer.start()
         begin = clock()
         for _ in range(steps):
             subject.step()
+        if timer:
+            timer.stop()
         synchronize(device)
         return (clock() - begin) / steps
 
@@ -84,10 +93,13 @@ def measure(
             warm = _warm_up(lambda subject=subject: sample(subject, 1))  # type: ignore[misc]
             steps[subject.name] = max(1, min(MOST_STEPS, round(SAMPLE_SECONDS / max(warm, 1e-9))))
         samples: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+        device_ms: dict[str, list[float]] = {subject.name: [] for subject in subjects if timer}
         done, finished, spent = 0, False, False
         while not finished:
             for subject in rng.sample(list(subjects), len(subjects)):
                 samples[subject.name].append(sample(subject, steps[subject.name]))
+                if timer:
+                    device_ms[subject.name].append(timer.milliseconds() / steps[subject.name])
             done += 1
             if rounds is not None:
                 finished = done >= rounds
@@ -99,7 +111,7 @@ def measure(
             tick("timing, % of the budget", 100 if finished else min(99, int(100 * (clock() - began) / budget)), 100)
     widest = widest_interval(samples, references)
     shortest = min(steps[name] * min(each) for name, each in samples.items())
-    return Measured(samples, widest, spent and rounds is None and widest[0] > precision, shortest)
+    return Measured(samples, widest, spent and rounds is None and widest[0] > precision, shortest, device_ms)
 
 
 def widest_interval(samples: dict[str, list[float]], references: Sequence[str]) -> tuple[float, str]:

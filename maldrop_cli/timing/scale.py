@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from maldrop_cli.config import RunConfig, Selector, UsageError
 from maldrop_cli.dropout.regularisers import TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
-from maldrop_cli.results.timings import ScalePoint
+from maldrop_cli.results.stats import median_interval
+from maldrop_cli.results.timings import ScalePoint, median_of
 from maldrop_cli.timing.clock import Clock, Subject, Tick, measure
+from maldrop_cli.timing.events import DeviceTimer
 from maldrop_cli.variants import Head, build_regulariser
 
 AXES: dict[str, tuple[int, ...]] = {  # name: the values that are timed
@@ -33,6 +34,10 @@ class Size:
     batch: int
     rho: int
 
+    def without(self, axis: str) -> str:
+        """What stays as it is along ``axis``: ``width 4096, batch 64, rho 256``."""
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if name != axis)
+
 
 def scale(
     base: RunConfig,
@@ -43,6 +48,7 @@ def scale(
     *,
     budget: float,
     clock: Clock = time.perf_counter,
+    timer: DeviceTimer | None = None,
     tick: Tick = lambda what, done, total: None,
 ) -> list[ScalePoint]:
     """Scoring, selecting and masking alone, the rest of ``size`` as it is; all values of an axis interleaved.
@@ -57,9 +63,10 @@ def scale(
             if here.rho > here.width:
                 raise UsageError(f"--scale: rho is {here.rho}, and a layer of {here.width} neurons is on the way")
             subjects.append(Subject(str(value), _choosing(replace(base, selector=selector), here, device)))
-        measured = measure(subjects, device, [subjects[0].name], budget=budget / len(selectors), clock=clock, tick=tick)
+        share = budget / len(selectors)
+        measured = measure(subjects, device, [subjects[0].name], budget=share, clock=clock, timer=timer, tick=tick)
         points += [
-            ScalePoint(str(selector), int(name), statistics.median(samples))
+            ScalePoint(str(selector), int(name), *median_interval(samples), median_of(measured.device_ms.get(name)))
             for name, samples in measured.samples.items()
         ]
     return points
