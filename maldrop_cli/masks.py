@@ -34,6 +34,11 @@ class Fidelity:
     ceiling: float
     agreement: float
 
+    @property
+    def of_joint(self) -> float | None:
+        """The harm of the mask in percent of that of ``joint``."""
+        return 100 * self.mask / self.joint if self.joint > 0 else None
+
 
 @dataclass(frozen=True)
 class PassRates:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +18,13 @@ from maldrop_cli.cli.options import (
     RhoOption,
     SubjectOptions,
 )
+
+if TYPE_CHECKING:
+    from maldrop_cli.config import RunConfig
+    from maldrop_cli.masks import Fidelity
+    from maldrop_cli.results.timings import ScalePoint, Timing
+    from maldrop_cli.timing import Measured
+    from maldrop_cli.timing.naive import NaiveTiming
 
 _PANEL = "Timing"
 AXES = ("classes", "width", "batch", "rho")
@@ -76,11 +85,8 @@ def timeit(
     import math
     import os
     import time
-    from collections.abc import Mapping
     from dataclasses import replace
     from statistics import median
-
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch loads: its profiler is chatty on stderr
 
     from maldrop_cli.cli.output import check_output, check_plot_file, present
     from maldrop_cli.cli.settings import parse_names, subject_config
@@ -113,13 +119,12 @@ def timeit(
 
     from maldrop_cli import datasets, devices
     from maldrop_cli.cli.session import head_of, sized
-    from maldrop_cli.masks import Fidelity
     from maldrop_cli.models import check_batches
     from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.timings import phase_table, scale_rows, scale_table, scale_title, tables, timing_rows
+    from maldrop_cli.render.timings import phase_table, tables, timing_rows
     from maldrop_cli.results.records import describe_machine, environment
-    from maldrop_cli.results.timings import Timing, doubts, exponents
-    from maldrop_cli.timing import Setting, measure, naive, name_of, peak_mib, subjects
+    from maldrop_cli.results.timings import doubts
+    from maldrop_cli.timing import Setting, measure, naive, peak_mib, subjects
     from maldrop_cli.timing import harm as measure_harm
     from maldrop_cli.timing import phases as measure_phases
     from maldrop_cli.timing import scale as measure_scale
@@ -141,17 +146,9 @@ def timeit(
             config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
             size = measure_scale.Size(classes, head.width, config.batch_size, config.rho)
             points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
-            fits = exponents(points)
-            context = {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
-            rows = scale_rows(points, fits, scale, context)
-            fixed = f"{size.without(scale)}, granularity {config.granularity}"
-            present([scale_table(rows, fits, fixed)], rows, output)
-            if plot is not None:
-                from maldrop_cli.render.plots import save
-                from maldrop_cli.render.plots.scale import scale as draw_scale
-
-                remarks = scale_title(scale), f"{fixed}; {describe_machine(machine)}"
-                save(draw_scale(points, fits, scale, *remarks), plot)
+            _present_scale(
+                points, scale, f"{size.without(scale)}, granularity {config.granularity}", machine, output, plot
+            )
             return
         timed = subjects(configs, setting)
         measured = measure(
@@ -174,37 +171,7 @@ def timeit(
                 reporter.warn(f"no harm beside the times: {error}")
         slow = naive.naive_timings(configs, setting, budget / 10) if with_naive else {}
 
-    timings = []
-    for each in configs:
-        name, samples = name_of(each), measured.samples[name_of(each)]
-        harm = found.get(name)
-        timings.append(
-            Timing(
-                name,
-                samples,
-                peaks[name],
-                raised=harm.mask if harm else None,
-                harm_of_joint=100 * harm.mask / harm.joint if harm and harm.joint > 0 else None,
-                mask_of_joint=harm.agreement if harm else None,
-                rho=each.identity().get("rho"),
-                granularity=each.identity().get("granularity"),
-                device_ms=measured.device_ms.get(name),
-            )
-        )
-        if each.dropout is Dropout.MALDROP:
-            timings += [
-                Timing(
-                    form,
-                    [step + extra for step, extra in zip(measured.samples["none"], timing.seconds, strict=False)],
-                    math.nan,
-                    timing.agreement,
-                    timing.neurons,
-                    rho=each.rho,
-                    granularity=each.granularity,
-                )
-                for form, timing in slow.items()
-                if naive.fast_form(form) == each.selector.value
-            ]
+    timings = _timings(configs, measured, peaks, found, slow)
     how = {"what": "layer" if layer else "step", "amp": amp, "compiled": compiled}
     rows = timing_rows(timings, config, machine, how)
     notes = doubts(
@@ -230,3 +197,76 @@ def timeit(
         from maldrop_cli.render.plots.ratios import ratios
 
         save(ratios(rows, shown[0].title, describe_machine(machine)), plot)
+
+
+def _timings(
+    configs: Sequence[RunConfig],
+    measured: Measured,
+    peaks: Mapping[str, float],
+    harm: Mapping[str, Fidelity],
+    slow: Mapping[str, NaiveTiming],
+) -> list[Timing]:
+    """What was measured, by subject; the per-neuron forms after the fast one whose step they are added to."""
+    import math
+
+    from maldrop_cli.config import Dropout
+    from maldrop_cli.results.timings import Timing
+    from maldrop_cli.timing import naive, name_of
+
+    timings = []
+    for each in configs:
+        name = name_of(each)
+        done = harm.get(name)
+        timings.append(
+            Timing(
+                name,
+                measured.samples[name],
+                peaks[name],
+                raised=done.mask if done else None,
+                harm_of_joint=done.of_joint if done else None,
+                mask_of_joint=done.agreement if done else None,
+                rho=each.identity().get("rho"),
+                granularity=each.identity().get("granularity"),
+                device_ms=measured.device_ms.get(name),
+            )
+        )
+        if each.dropout is Dropout.MALDROP:
+            timings += [
+                Timing(
+                    form,
+                    [step + extra for step, extra in zip(measured.samples["none"], timing.seconds, strict=False)],
+                    math.nan,
+                    timing.agreement,
+                    timing.neurons,
+                    rho=each.rho,
+                    granularity=each.granularity,
+                )
+                for form, timing in slow.items()
+                if naive.fast_form(form) == each.selector.value
+            ]
+    return timings
+
+
+def _present_scale(
+    points: Sequence[ScalePoint],
+    axis: str,
+    fixed: str,
+    machine: Mapping[str, Any],
+    output: OutputOptions,
+    plot: Path | None,
+) -> None:
+    """Table, files and plot of the cost along an axis; ``fixed``: what stayed as it was."""
+    from maldrop_cli.cli.output import present
+    from maldrop_cli.render.timings import scale_rows, scale_table, scale_title
+    from maldrop_cli.results.records import describe_machine
+    from maldrop_cli.results.timings import exponents
+
+    fits = exponents(points)
+    context = {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
+    rows = scale_rows(points, fits, axis, context)
+    present([scale_table(rows, fits, fixed)], rows, output)
+    if plot is not None:
+        from maldrop_cli.render.plots import save
+        from maldrop_cli.render.plots.scale import scale
+
+        save(scale(points, fits, axis, scale_title(axis), f"{fixed}; {describe_machine(machine)}"), plot)
