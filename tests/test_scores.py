@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, omega_value
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, omega_value, summed_by_class
 
 
 def layer(
@@ -107,3 +107,14 @@ def test_omega() -> None:
     assert omega_value("paper", 1, 10) == 1.0
     with pytest.raises(ValueError, match="neither"):
         omega_value("clases", 4096, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_hidden_layer_by_class(dtype: torch.dtype, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden_ND, weight_CD = torch.rand(400, 5, generator=generator), torch.zeros(3, 5)
+    labels_N = torch.randint(0, 2, (400,), generator=generator)  # no example of the third
+    found_CD = summed_by_class(hidden_ND.to(device, dtype), labels_N.to(device), weight_CD.to(device, dtype))
+    literal_CD = torch.stack([hidden_ND.to(dtype).double()[labels_N == k].sum(0) for k in range(3)])
+    assert found_CD.dtype == dtype
+    torch.testing.assert_close(found_CD.cpu(), literal_CD.to(dtype))  # a sum in bfloat16 would be off by a tenth

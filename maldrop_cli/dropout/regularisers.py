@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maldrop_cli.dropout.dispatch import drop_samples
-from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
+from maldrop_cli.dropout.scores import LastLayer, Options, omega_value, summed_by_class
 from maldrop_cli.dropout.selectors import (
     GRANULARITIES,
     NEEDS_LABELS,
@@ -408,7 +407,7 @@ def weight_scores(layer: LastLayer, omega: float) -> Tensor:
     assert labels_N is not None
     hidden_ND = layer.hidden_ND.to(weight_CD.dtype)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        by_class_CD = F.one_hot(labels_N, weight_CD.shape[0]).to(weight_CD.dtype).T @ hidden_ND
+        by_class_CD = summed_by_class(hidden_ND, labels_N, weight_CD)
         return weight_CD * ((1.0 + omega) * by_class_CD - omega * hidden_ND.sum(0))
 
 

@@ -79,10 +79,18 @@ def heuristic(layer: LastLayer, options: Options) -> Tensor:
         helpful_ND = F.embedding(labels_N, weight_CD).mul_(1.0 + omega)
         return helpful_ND.sub_(omega * total_D).mul_(hidden_ND)
     if few_classes:
-        by_class_CD = F.one_hot(labels_N, weight_CD.shape[0]).to(hidden_ND.dtype).T @ hidden_ND
+        by_class_CD = summed_by_class(hidden_ND, labels_N, weight_CD)
         return (1.0 + omega) * (by_class_CD * weight_CD).sum(0) - omega * total_D * by_class_CD.sum(0)
     right_D = F.embedding(labels_N, weight_CD).mul_(hidden_ND).sum(0)
     return (1.0 + omega) * right_D - omega * total_D * hidden_ND.sum(0)
+
+
+def summed_by_class(hidden_ND: Tensor, labels_N: Tensor, weight_CD: Tensor) -> Tensor:
+    """sum of h_n over the examples of each class, as large as ``weight_CD``."""
+    if hidden_ND.device.type == "cpu" and hidden_ND.dtype == weight_CD.dtype and hidden_ND.dtype.itemsize >= 4:
+        return torch.zeros_like(weight_CD).index_add_(0, labels_N, hidden_ND)
+    # elsewhere adding by index has no fixed order, and in half precision loses what a product keeps
+    return F.one_hot(labels_N, weight_CD.shape[0]).to(hidden_ND.dtype).T @ hidden_ND
 
 
 def gradient(layer: LastLayer, options: Options) -> Tensor:
