@@ -57,8 +57,8 @@ def needs(selector: str, per_sample: bool) -> Needs:
             return Needs(memory, logits + 3 * N * C * D, N * D * (C + 1), rows * D)
         case "joint" if per_sample:  # V(p) and the loss of softmax and of C - 1 vertices
             return Needs(memory, C * 2 * logits, 0, C * rows * D)
-        case "joint":  # as `single`; then the loss without each of C + 3 sets of rho neurons
-            return Needs(memory, 4 * logits + (C + 3) * 2 * N * C * RHO, N * D * (C + 1), (C + 3) * D)
+        case "joint":  # V(p) of softmax and of the right classes; the loss without each of C + 3 sets of rho neurons
+            return Needs(memory, 3 * logits + (C + 3) * 2 * N * C * RHO, 0, (C + 3) * D)
         case _:
             return Needs(memory - (0 if per_sample else hidden), 0, 0, rows * D, rows * D)
 
