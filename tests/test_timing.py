@@ -308,7 +308,7 @@ def test_scale_tells_medians_with_intervals_and_the_devices_own(monkeypatch: pyt
     assert known == ScalePoint("heuristic", 6, 0.2, 0.1, 0.4, 150.0)
     assert (single.seconds, single.device_ms) == (0.3, None)
     assert math.isnan(single.low)
-    assert size.without("batch") == "classes 3, width 12, rho 5"
+    assert size.without("batch") == {"classes": 3, "width": 12, "rho": 5}
 
 
 def test_scale_refuses_a_rho_that_is_too_large() -> None:

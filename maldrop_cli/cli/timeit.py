@@ -146,9 +146,8 @@ def timeit(
             config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
             size = measure_scale.Size(classes, head.width, config.batch_size, config.rho)
             points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
-            _present_scale(
-                points, scale, f"{size.without(scale)}, granularity {config.granularity}", machine, output, plot
-            )
+            fixed = size.without(scale) | {"granularity": str(config.granularity)}
+            _present_scale(points, scale, fixed, machine, output, plot)
             return
         timed = subjects(configs, setting)
         measured = measure(
@@ -250,7 +249,7 @@ def _timings(
 def _present_scale(
     points: Sequence[ScalePoint],
     axis: str,
-    fixed: str,
+    fixed: Mapping[str, Any],
     machine: Mapping[str, Any],
     output: OutputOptions,
     plot: Path | None,
@@ -262,11 +261,12 @@ def _present_scale(
     from maldrop_cli.results.timings import exponents
 
     fits = exponents(points)
-    context = {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
+    context = {**fixed, **{key: machine[key] for key in ("device", "device_name", "threads", "torch")}}
     rows = scale_rows(points, fits, axis, context)
-    present([scale_table(rows, fits, fixed)], rows, output)
+    words = ", ".join(f"{name} {value}" for name, value in fixed.items())
+    present([scale_table(rows, fits, words)], rows, output)
     if plot is not None:
         from maldrop_cli.render.plots import save
         from maldrop_cli.render.plots.scale import scale
 
-        save(scale(points, fits, axis, scale_title(axis), f"{fixed}; {describe_machine(machine)}"), plot)
+        save(scale(points, fits, axis, scale_title(axis), f"{words}; {describe_machine(machine)}"), plot)

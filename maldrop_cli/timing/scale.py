@@ -34,9 +34,9 @@ class Size:
     batch: int
     rho: int
 
-    def without(self, axis: str) -> str:
-        """What stays as it is along ``axis``: ``width 4096, batch 64, rho 256``."""
-        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if name != axis)
+    def without(self, axis: str) -> dict[str, int]:
+        """What stays as it is along ``axis``, by name."""
+        return {name: value for name, value in asdict(self).items() if name != axis}
 
 
 def scale(
