@@ -4,7 +4,7 @@
 
 Runs `maldrop timeit` twice, one after the other, and that ten times over, and looks at every ratio: whether its 95 %
 intervals of the two runs overlap, and how wide they are: by half their width, as --precision counts, and by how far the
-longer side reaches. A run takes 100 seconds with timeit's defaults. Each is a file in DIR, and what is there isn't
+longer side reaches. A run takes from ten seconds to two minutes. Each is a file in DIR, and what is there isn't
 measured again: cut it off and go on as you like, with the same flags. --pairs 0 prints the table of what is there.
 """
 

@@ -128,7 +128,7 @@ def doubts(
     if unstable:
         found.append(
             f"Unstable: of {', '.join(unstable)} the interquartile range is above {100 * UNSTABLE:g} % of the median. "
-            "The ratios stand this better than the times."
+            "The ratios stand this better than the times, those of one thread (--threads 1) best."
         )
     drifting = [timing.subject for timing in fast if abs(drift(timing.samples)) > DRIFT]
     if drifting:
