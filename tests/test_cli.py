@@ -262,6 +262,8 @@ def test_timeit_says_that_other_work_ran(maldrop: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr("os.getloadavg", lambda: (1.7, 0.1, 0.1))
     result = maldrop("timeit", *TINY, "--rounds", "2", "--no-harm", "--dropout", "none", "-q")
     assert "Other work ran on this machine before the timing began (load 1.7)." in result.out
+    result = maldrop("timeit", *TINY, "--budget", "0.1", "--selector", "heuristic", "--scale", "batch", "-q")
+    assert "(load 1.7)" in result.out
 
 
 def test_timeit_tells_what_passed_on_the_device(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:

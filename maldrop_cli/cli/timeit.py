@@ -147,7 +147,7 @@ def timeit(
             size = measure_scale.Size(classes, head.width, config.batch_size, config.rho)
             points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
             fixed = size.without(scale) | {"granularity": str(config.granularity)}
-            _present_scale(points, scale, fixed, machine, output, plot)
+            _present_scale(points, scale, fixed, machine, load, output, plot)
             return
         timed = subjects(configs, setting)
         measured = measure(
@@ -251,6 +251,7 @@ def _present_scale(
     axis: str,
     fixed: Mapping[str, Any],
     machine: Mapping[str, Any],
+    load: float | None,
     output: OutputOptions,
     plot: Path | None,
 ) -> None:
@@ -258,13 +259,13 @@ def _present_scale(
     from maldrop_cli.cli.output import present
     from maldrop_cli.render.timings import scale_rows, scale_table, scale_title
     from maldrop_cli.results.records import describe_machine
-    from maldrop_cli.results.timings import exponents
+    from maldrop_cli.results.timings import exponents, other_work
 
     fits = exponents(points)
     context = {**fixed, **{key: machine[key] for key in ("device", "device_name", "threads", "torch")}}
     rows = scale_rows(points, fits, axis, context)
     words = ", ".join(f"{name} {value}" for name, value in fixed.items())
-    present([scale_table(rows, fits, words)], rows, output)
+    present([scale_table(rows, fits, words, other_work(load))], rows, output)
     if plot is not None:
         from maldrop_cli.render.plots import save
         from maldrop_cli.render.plots.scale import scale

@@ -193,9 +193,11 @@ def scale_title(axis: str) -> str:
     return f"Scoring, selecting and masking, without the last layer, along {axis}"
 
 
-def scale_table(rows: Sequence[Mapping[str, Any]], exponents: Sequence[Exponent], fixed: str) -> Table:
+def scale_table(
+    rows: Sequence[Mapping[str, Any]], exponents: Sequence[Exponent], fixed: str, notes: Sequence[str] = ()
+) -> Table:
     """Cost along an axis, one row a selector and value, as :func:`scale_rows` gives them, with the fitted exponent in
-    the notes. ``fixed``: what stays as it is along the axis."""
+    the notes. ``fixed``: what stays as it is along the axis. ``notes``: what else to say under the table."""
     axis = rows[0]["axis"]
 
     medians = [[row[f"median_ms{end}"] for end in ("", "_lo", "_hi")] for row in rows]
@@ -205,11 +207,11 @@ def scale_table(rows: Sequence[Mapping[str, Any]], exponents: Sequence[Exponent]
         Column("median ms [95 %]", [with_interval(*each) for each in medians]),
         *device_column(rows, 3),
     ]
-    notes = [
+    growth = [
         f"{each.selector}: time grows as {axis} to the power {plus_minus(each.exponent, each.half, 2)} (least squares)."
         for each in exponents
     ]
-    return Table(f"{scale_title(axis)}: {fixed}", columns, [*notes, *device_notes(rows)])
+    return Table(f"{scale_title(axis)}: {fixed}", columns, [*growth, *device_notes(rows), *notes])
 
 
 def scale_rows(

@@ -138,9 +138,14 @@ def doubts(
         )
     if sample_seconds < TICKS * resolution:
         found.append(f"A sample lasts {sample_seconds:.2g} s, below {TICKS} ticks of a clock of {resolution:.1g} s.")
-    if load is not None and load > LOADED:
-        found.append(f"Other work ran on this machine before the timing began (load {load:.1f}).")
-    return found
+    return found + other_work(load)
+
+
+def other_work(load: float | None) -> list[str]:
+    """A line where other processes wanted to run before the timing began; ``load`` as in :func:`doubts`."""
+    if load is None or load <= LOADED:
+        return []
+    return [f"Other work ran on this machine before the timing began (load {load:.1f})."]
 
 
 def drift(samples: Sequence[float]) -> float:
