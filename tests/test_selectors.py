@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli.dropout import SELECTORS, keep_mask
 from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, omega_value
+from maldrop_cli.dropout.selectors import scores_apart
 
 Problem = tuple[Tensor, Tensor, Tensor, int]
 
@@ -147,3 +148,19 @@ def test_wrong_arguments_are_value_errors(change: dict[str, object], message: st
 def test_a_fractional_rho_is_a_type_error() -> None:
     with pytest.raises(TypeError):
         keep_mask(torch.zeros(4, 8), torch.zeros(2, 8), torch.zeros(4, dtype=torch.int64), 2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("rho", [0, 1, 7, 40, 63, 64])
+def test_single_by_bounds_drops_what_the_highest_scores_do(rho: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(rho)
+    hidden = torch.randn(20, 64, dtype=torch.float64, generator=generator).relu()
+    weight = scale * torch.randn(5, 64, dtype=torch.float64, generator=generator) / 8
+    inputs = LastLayer(hidden, weight, None, torch.randint(0, 5, (20,), generator=generator))
+    options = Options(0.1, False)
+    drop = SELECTORS["single"](inputs, rho, options)
+    assert sorted(drop.tolist()) == sorted(SCORES["single"](inputs, options).topk(rho).indices.tolist())
+    assert not scores_apart("single", options)
+    assert scores_apart("single", options._replace(per_sample=True))
+    assert scores_apart("heuristic", options)
+    assert not scores_apart("joint", options)

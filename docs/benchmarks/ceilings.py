@@ -51,6 +51,8 @@ def needs(selector: str, per_sample: bool) -> Needs:
     match selector:
         case "heuristic":  # W_yj - omega sum_k W_kj for each class; then h_j times that, or the sums of h_j by class
             return Needs(memory, N * D + 4 * C * D, 0, rows * D)
+        case "single" if not per_sample:  # as `gradient`, which is a bound; what that leaves undecided is not counted
+            return Needs(memory, 2 * logits + rows * D, 0, rows * D)
         case "gradient":  # the logits, and (onehot - p) W or its transpose times h
             return Needs(memory, 2 * logits + rows * D, 0, rows * D)
         case "single":  # the logits, and z_k - h_j W_kj, summed over k

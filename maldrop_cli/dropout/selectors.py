@@ -5,11 +5,12 @@ import operator
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maldrop_cli.dropout import worst
 from maldrop_cli.dropout.dispatch import sample_mask
-from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, Score, omega_value
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, Score, against, omega_value, single_near
 
 GRANULARITIES = ("batch", "sample")
 
@@ -47,6 +48,38 @@ def top_rho(score: Score) -> Select:
     return select
 
 
+def scores_apart(selector: str, options: Options) -> bool:
+    """Whether ``selector`` scores all neurons before it chooses, by its function in SCORES."""
+    return selector in SCORES and (selector != "single" or options.per_sample or options.area > 1)
+
+
+def by_bounds(select: Select) -> Select:
+    """``select``, the top rho of `single`; with one mask a batch, the same neurons by :func:`single_near`, which works
+    out the score only of those that it decides about.
+
+    Not within ``torch.compile``, which would have to stop for their number, nor away from the CPU, where to ask for it
+    stops the device.
+    """
+    near = precisely(_top_single)
+
+    @functools.wraps(select)
+    def wrapped(layer: LastLayer, rho: int, options: Options) -> Tensor:
+        if torch.compiler.is_compiling() or layer.hidden_ND.device.type != "cpu":
+            return select(layer, rho, options)
+        nothing_to_choose = rho in (0, layer.hidden_ND.shape[1]) or len(layer.hidden_ND) == 0
+        if scores_apart("single", options) or nothing_to_choose:
+            return select(layer, rho, options)
+        return near(layer, rho, options)
+
+    return wrapped
+
+
+def _top_single(layer: LastLayer, rho: int, options: Options) -> Tensor:
+    logits_NC = F.linear(layer.hidden_ND, layer.weight_CD, layer.bias_C)
+    lower_D = against(layer, logits_NC.softmax(1), False)
+    return single_near(layer, logits_NC, lower_D, rho, options).topk(rho, sorted=False).indices
+
+
 def uncompiled(select: Select) -> Select:
     """``select`` as it is, even within ``torch.compile``: its loops depend on rho and on numbers it has found."""
 
@@ -62,6 +95,7 @@ def uncompiled(select: Select) -> Select:
 
 SELECTORS: dict[str, Select] = {
     **{name: top_rho(score) for name, score in SCORES.items()},
+    "single": by_bounds(top_rho(SCORES["single"])),
     **{name: uncompiled(precisely(search)) for name, search in worst.SEARCHES.items()},
 }
 NEEDS_LABELS = frozenset(SELECTORS) - {"random", "magnitude"}

@@ -13,6 +13,7 @@ from maldrop_cli.config import RunConfig
 from maldrop_cli.devices import synchronize
 from maldrop_cli.dropout import TargetedDropout
 from maldrop_cli.dropout.scores import SCORES, LastLayer
+from maldrop_cli.dropout.selectors import scores_apart
 from maldrop_cli.models import make_optimizer
 from maldrop_cli.timing.clock import WARM_UP, Clock
 from maldrop_cli.timing.subjects import Setting, fresh_model, name_of, random_images, random_labels
@@ -26,7 +27,8 @@ def phases(
     """By subject, the median seconds of each phase of a training step, the device synchronised in between.
 
     ``forward``: to the hidden layer. ``score``: the score alone, by a call of its own. ``select``: the selector less
-    the score. ``mask``: the last layer and the loss less the selector. A selector that searches sets is all ``select``.
+    the score. ``mask``: the last layer and the loss less the selector. A selector that searches sets, or scores only
+    the neurons that it decides about, is all ``select``.
     """
     found: dict[str, dict[str, list[float]]] = {}
     steppers = {name_of(config): _Stepper(config, setting, clock) for config in configs}
@@ -83,7 +85,7 @@ class _Stepper:
         if not isinstance(part, TargetedDropout):
             return 0.0, 0.0
         start = self._now()
-        if part.selector in SCORES:
+        if scores_apart(part.selector, part.options):
             SCORES[part.selector](layer, part.options)
         scored = self._now()
         part.select(layer)
