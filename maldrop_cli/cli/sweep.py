@@ -118,7 +118,10 @@ def sweep(
     records = [
         record
         for data in dict.fromkeys(config.data for config in plan)
-        for record in session.carry_out([config for config in plan if config.data == data], points=elsewhere)
+        for record in session.carry_out(
+            [config for config in plan if config.data == data],
+            points=[each for each in elsewhere if each.trained.data == data],
+        )
     ]
 
     by_settings = {repr(arm.config.identity()): arm for arm in group([*records, *runs_of_points(records, elsewhere)])}

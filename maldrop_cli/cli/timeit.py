@@ -257,13 +257,12 @@ def _present_scale(
 ) -> None:
     """Table, files and plot of the cost along an axis; ``fixed``: what stayed as it was."""
     from maldrop_cli.cli.output import present
-    from maldrop_cli.render.timings import scale_rows, scale_table, scale_title
+    from maldrop_cli.render.timings import scale_rows, scale_table, scale_title, where
     from maldrop_cli.results.records import describe_machine
     from maldrop_cli.results.timings import exponents, other_work
 
     fits = exponents(points)
-    context = {**fixed, **{key: machine[key] for key in ("device", "device_name", "threads", "torch")}}
-    rows = scale_rows(points, fits, axis, context)
+    rows = scale_rows(points, fits, axis, {**fixed, **where(machine)})
     words = ", ".join(f"{name} {value}" for name, value in fixed.items())
     present([scale_table(rows, fits, words, other_work(load))], rows, output)
     if plot is not None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from maldrop_cli.render.runs import arm_table, failures, machine_line, shared_settings, verdict_table
+from maldrop_cli.render.runs import (
+    arm_table,
+    cell,
+    failures,
+    machine_line,
+    setting_columns,
+    shared_settings,
+    verdict_table,
+)
 from maldrop_cli.render.tables import Column, Table, plural
 from maldrop_cli.results.arms import Arm
 from maldrop_cli.results.comparison import Comparison
 from maldrop_cli.results.records import RunRecord
-from maldrop_cli.results.settings import NUMERIC, order, settings_of, varying
+from maldrop_cli.results.settings import order, settings_of, varying
 
 DIGITS = 8  # of a data digest, where it is shown
 
@@ -33,21 +40,10 @@ def identifying(arms: Sequence[Arm], by: Sequence[str]) -> list[Column]:
     names = list(dict.fromkeys([*by, *varying(several)]))
     if "dropout" not in names:
         names.insert(len(by), "dropout")
-    columns = [
-        Column(name.replace("_", "-"), [_cell(each.get(name)) for each in several], left=name not in NUMERIC)
-        for name in names
-    ]
+    columns = setting_columns(several, names)
     if _digests([run for arm in arms for run in arm.runs.values()]):
         columns.append(Column("data-digest", [arm.data_digest[:DIGITS] for arm in arms], left=True))
     return columns
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def report_tables(comparison: Comparison, by: Sequence[str]) -> list[Table]:
@@ -100,5 +96,5 @@ def _images(run: RunRecord) -> str:
     """The images that a run asked for, in words."""
     data = run.config.identity()["data"]
     return " ".join(
-        _cell(data[name]) for name in ("dataset", "shape", "classes", "images", "image_size") if data.get(name)
+        cell(data[name]) for name in ("dataset", "shape", "classes", "images", "image_size") if data.get(name)
     )

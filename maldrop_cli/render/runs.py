@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.config import CNN, FURTHER_SETTINGS, RunConfig, Schedule
@@ -384,11 +384,26 @@ GRID_COLUMNS = ("dataset", "model", "selector", "lr", "p")  # of a sweep, shown 
 def grid_columns(points: Sequence[RunConfig]) -> list[Column]:
     """What tells the points of a sweep apart beside variant, schedule, omega and rho."""
     effective = [settings_of(point) for point in points]
+    differing = varying(effective)
+    return setting_columns(effective, [field for field in GRID_COLUMNS if field in differing])
+
+
+def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[Column]:
+    """A column for each of the settings ``names``; empty where one has no effect. ``several``: by row, as
+    :func:`maldrop_cli.results.settings.settings_of` gives them."""
     return [
-        Column(field, [_cell(each.get(field)) for each in effective], left=field not in NUMERIC)
-        for field in GRID_COLUMNS
-        if field in varying(effective)
+        Column(name.replace("_", "-"), [cell(each.get(name)) for each in several], left=name not in NUMERIC)
+        for name in names
     ]
+
+
+def cell(value: object) -> str:
+    """The value of a setting, as text."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = (), smoother: str = "") -> Table:
@@ -429,10 +444,6 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = (), s
         marked = {best: "green", worst: "red"}
     notes = [*schedule_settings(arm.config for arm in arms), *notes, *saturated_arms(arms, smoother)]
     return Table(title, columns, notes, marked)
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is_point(arm: Arm) -> bool:

@@ -36,7 +36,7 @@ def timing_rows(
         "model": config.model,
         "batch_size": config.batch_size,
         **how,
-        **{key: machine[key] for key in ("device", "device_name", "threads", "torch")},
+        **where(machine),
     }
     references = {timing.subject: timing for timing in timings}
     rows = []
@@ -64,6 +64,11 @@ def timing_rows(
         }
         rows.append(row)
     return rows
+
+
+def where(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that say where it was timed; ``machine`` as of :func:`timing_rows`."""
+    return {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
 
 
 def tables(

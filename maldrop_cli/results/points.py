@@ -41,8 +41,10 @@ def runs_of_points(records: Iterable[RunRecord], points: Iterable[Shared]) -> It
     by_trained: dict[str, list[RunConfig]] = {}
     for each in points:
         by_trained.setdefault(_key(each.trained), []).append(each.point)
+    if not by_trained:  # most folders have none, and a key takes a hash for each record
+        return
     for record in records:
-        for point in by_trained.get(_key(record.config), ()) if by_trained else ():
+        for point in by_trained.get(_key(record.config), ()):
             yield replace(record, config=replace(point, seed=record.config.seed), trained_as=record.config)
 
 
