@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
-LARGEST = 2**31 - 1  # of any count
+MAX_COUNT = 2**31 - 1  # of any count
 CNN, VGG16 = "cnn", "vgg16"  # the paper's models; torchvision, which is slow to load, knows the names of the others
 SCHEMA = 1  # of the records; raise it whenever the same settings would give other numbers
 
@@ -289,7 +289,7 @@ class RunConfig:
                 raise UsageError(f"{flag}: {value} is not {allowed}")
         if not (self.rate > 0 and math.isfinite(self.rate)):
             raise UsageError(f"--rate: {self.rate} is not a finite number above 0")
-        if not 0 < self.score_memory <= LARGEST:
+        if not 0 < self.score_memory <= MAX_COUNT:
             raise UsageError(f"--score-memory: {self.score_memory} is not a number of MiB above 0")
         if self.dropout in OF_WEIGHTS and self.granularity is Granularity.SAMPLE:
             raise UsageError(
@@ -318,7 +318,7 @@ class RunConfig:
         """What ``rho`` counts."""
         return UNITS.get(self.dropout, Unit.NEURON)
 
-    def identity(self) -> dict[str, Any]:
+    def effective_settings(self) -> dict[str, Any]:
         """The settings that matter to this run, and only those: ``p`` is no part of a run of ``maldrop``."""
         settings = {**vars(self), "data": dict(vars(self.data))}  # not asdict: its deep copies take ten times as long
         relevant = set(settings) - CONDITIONAL - WITHOUT_EFFECT | set(SETTINGS[self.dropout])
@@ -336,7 +336,7 @@ class RunConfig:
 
     def run_id(self, data_digest: str) -> str:
         """Sixteen hexadecimal digits that name the run: never a path, a device or a machine."""
-        text = json.dumps({"schema": SCHEMA, "digest": data_digest, **self.identity()}, sort_keys=True)
+        text = json.dumps({"schema": SCHEMA, "digest": data_digest, **self.effective_settings()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
@@ -375,5 +375,5 @@ def apply_preset(preset: Preset, config: RunConfig, given: set[str]) -> RunConfi
 
 
 def _require(flag: str, value: int, least: int) -> None:
-    if not least <= value <= LARGEST:
-        raise UsageError(f"{flag}: {value} is not a whole number from {least} to {LARGEST:,}")
+    if not least <= value <= MAX_COUNT:
+        raise UsageError(f"{flag}: {value} is not a whole number from {least} to {MAX_COUNT:,}")

@@ -15,11 +15,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from maldrop_cli import engine
+from maldrop_cli import train as engine
 from maldrop_cli.__main__ import run
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
-from maldrop_cli.datasets import ImageData, load
-from maldrop_cli.results.records import RunRecord
+from maldrop_cli.data.load import ImageData, load
+from maldrop_cli.record import RunRecord
 
 # No deadline, as the machine may be busy; always the same examples, so that a failure in CI is a failure here.
 settings.register_profile("maldrop", deadline=None, derandomize=True)

@@ -5,8 +5,8 @@ import signal
 import time
 
 from maldrop_cli.config import MaldropError, RunConfig
-from maldrop_cli.results.records import RunRecord, Status
-from maldrop_cli.sweep.ledger import Ended, Job, Listener, Started, Stop, Work
+from maldrop_cli.record import RunRecord, Status
+from maldrop_cli.sweep.job_queue import Ended, Job, Listener, Started, Stop, Work
 
 FINE, DIES_ONCE, DIES, RAISES, RAISES_ONCE, DIVERGES, GIVES_UP, LINGERS = range(8)  # seeds
 

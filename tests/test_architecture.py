@@ -14,14 +14,17 @@ PACKAGE = Path(__file__).parents[1] / "maldrop_cli"
 # From the bottom up. A module may import from its own layer and from those below.
 LAYERS = [
     {"config"},
-    {"dropout"},
-    {"decoding", "replacing"},
-    {"datasets", "devices", "variants", "models", "masks"},
-    {"results"},
-    {"engine"},
-    {"timing"},
+    {"files", "dropout"},
+    {"record"},
+    {"data", "machine"},
+    {"models", "mask_metrics"},
+    {"train", "runs"},
+    {"analysis"},
     {"sweep"},
+    {"executors"},
+    {"timing"},
     {"render"},
+    {"plots"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maldrop_cli.config import MaldropError, UsageError
-from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
+from maldrop_cli.sweep.grammar import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from PIL import Image
 from test_datasets import make_folder
 from test_tiny_imagenet import make_tiny_imagenet
 
-from maldrop_cli import decoding
 from maldrop_cli.config import DataConfig, Dataset
-from maldrop_cli.datasets import ImageData, Split, load
-from maldrop_cli.datasets.cache import INDEX_BYTES
+from maldrop_cli.data import decoding
+from maldrop_cli.data.image_cache import INDEX_BYTES
+from maldrop_cli.data.load import ImageData, Split, load
 
 FOLDER = DataConfig(dataset=Dataset.IMAGEFOLDER)
 
@@ -281,7 +281,7 @@ def test_a_damaged_image_stops_the_processes(root: Path) -> None:
     first.write_bytes(b"no image")
     script = f"""
 from pathlib import Path
-from maldrop_cli import decoding
+from maldrop_cli.data import decoding
 decoding.FILES_PER_PROCESS, decoding.CHUNK_FILES = 4, 1
 decoding.decode_all([str(path) for path in sorted(Path({str(root)!r}).rglob("*.png"))] * 20, 6)
 """
@@ -300,7 +300,7 @@ def test_threads_do_where_processes_do_not_start(root: Path, monkeypatch: pytest
 
 
 def test_workers_start_without_torch() -> None:
-    code = "import sys, maldrop_cli.decoding; assert not {'torch', 'joblib', 'pandas'} & set(sys.modules)"
+    code = "import sys, maldrop_cli.data.decoding; assert not {'torch', 'joblib', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from conftest import TINY, Result
 
-from maldrop_cli import engine
-from maldrop_cli.results.records import Status
-from maldrop_cli.results.store import Store
+from maldrop_cli import train as engine
+from maldrop_cli.record import Status
+from maldrop_cli.runs.store import Store
 from maldrop_cli.timing import Measured
 
 Run = Callable[..., Result]
@@ -548,7 +548,7 @@ def test_ctrl_c_is_130_and_keeps_what_finished(tmp_path: Path) -> None:
 
 
 def test_memory_that_runs_out_is_one_line(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maldrop_cli import datasets
+    from maldrop_cli.data import load as datasets
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise MemoryError

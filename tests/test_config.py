@@ -97,7 +97,9 @@ def test_every_setting_is_decided_upon() -> None:
         for schedule in Schedule
         for selector in (Selector.HEURISTIC, Selector.JOINT)
         if dropout is not Dropout.SPATIAL_MALDROP
-        for name in replace(BASE, dropout=dropout, schedule=schedule, selector=selector, fidelity_every=1).identity()
+        for name in replace(
+            BASE, dropout=dropout, schedule=schedule, selector=selector, fidelity_every=1
+        ).effective_settings()
     }
     assert shown | WITHOUT_EFFECT == {field.name for field in dataclasses.fields(RunConfig)}
     assert not shown & WITHOUT_EFFECT

@@ -7,7 +7,7 @@ import pytest
 from conftest import TINY
 from test_cli import QUICK, Run, rows
 
-from maldrop_cli.results.store import Store
+from maldrop_cli.runs.store import Store
 
 
 def test_flags_win_over_the_file(maldrop: Run) -> None:

@@ -16,7 +16,9 @@ from PIL import Image
 from test_tiny_imagenet import make_tiny_imagenet
 
 from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
-from maldrop_cli.datasets import at_hand, base, describe, load, network
+from maldrop_cli.data import dataset as base
+from maldrop_cli.data import network
+from maldrop_cli.data.load import cached, describe, load
 
 
 def test_digits() -> None:
@@ -155,7 +157,7 @@ def test_without_a_network_the_error_says_which_file_goes_where(
     for part in (hint, str(tmp_path), "--dataset digits"):
         assert part in str(caught.value)
     monkeypatch.setattr(network, "reachable", lambda url: pytest.fail("asked a server"))
-    assert at_hand(DataConfig(dataset=name), tmp_path) is None
+    assert cached(DataConfig(dataset=name), tmp_path) is None
 
 
 def test_a_network_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +192,9 @@ def test_imagefolder(val: str, tmp_path: Path) -> None:
     make_folder(tmp_path, val)
     config = DataConfig(dataset=Dataset.IMAGEFOLDER)
     seen: list[tuple[str, int, int]] = []
-    assert at_hand(config, tmp_path) is None  # before they are decoded
+    assert cached(config, tmp_path) is None  # before they are decoded
     data = load(config, tmp_path, lambda *step: seen.append(step))
-    ready = at_hand(config, tmp_path)
+    ready = cached(config, tmp_path)
     assert ready
     assert ready.digest() == data.digest()
     assert data.classes == ("cat", "dog")

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from maldrop_cli import config
 from maldrop_cli.cli.app import COMMANDS, app
-from maldrop_cli.sweep.axes import parse_axis
+from maldrop_cli.sweep.grammar import parse_axis
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -17,7 +17,9 @@ from maldrop_cli.cli.estimate import estimate
 from maldrop_cli.cli.settings import smooth_command
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector
 from maldrop_cli.dropout import SCHEDULES, Step
-from maldrop_cli.render.schedules import (
+from maldrop_cli.models.variants import Head
+from maldrop_cli.record import EpochRow, RunRecord
+from maldrop_cli.render.dry_run import (
     ASCII,
     BLOCKS,
     EpochRho,
@@ -31,8 +33,6 @@ from maldrop_cli.render.schedules import (
     train_chart,
 )
 from maldrop_cli.render.tables import to_text
-from maldrop_cli.results.records import EpochRow, RunRecord
-from maldrop_cli.variants import Head
 
 Run = Callable[..., Result]
 BASE = RunConfig(epochs=4, horizon=4, rho=16)
@@ -246,8 +246,8 @@ def test_terminals_without_block_characters(encoding: str, expected: str, tmp_pa
 
 
 def test_a_dry_run_downloads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from maldrop_cli import datasets
-    from maldrop_cli.datasets import network
+    from maldrop_cli.data import load as datasets
+    from maldrop_cli.data import network
 
     monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(datasets, "load", lambda *args: pytest.fail("loaded"))
@@ -287,7 +287,7 @@ def test_reused_runs_are_told_by_their_settings_after_a_trip_through_json(maldro
     """As Session.finished does: what comes back from disk has the id of what went there."""
     config = RunConfig(data=DataConfig(dataset=Dataset.SYNTHETIC, shape=(1, 8, 8), classes=3, images=150), epochs=1)
     maldrop("train", *TINY, "--epochs", "1", "--rho", "256", "--horizon", "10", "-q")
-    from maldrop_cli.results.store import Store
+    from maldrop_cli.runs.store import Store
 
     [record] = Store(Path("maldrop-runs")).scan()
     assert record.config.run_id("") == config.run_id("")

@@ -10,19 +10,19 @@ import pytest
 import torch
 from conftest import BASE, matching_rho, train
 
-from maldrop_cli import engine
+from maldrop_cli import train as engine
 from maldrop_cli.config import (
     Dropout,
     PassRate,
     Schedule,
     UsageError,
 )
-from maldrop_cli.datasets import ImageData
-from maldrop_cli.devices import resolve_device
+from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout import SCHEDULES
+from maldrop_cli.machine import resolve_device
 from maldrop_cli.models import Normalise, build_model
-from maldrop_cli.results.records import EpochRow, Status
-from maldrop_cli.results.store import Store
+from maldrop_cli.record import EpochRow, Status
+from maldrop_cli.runs.store import Store
 
 CPU = torch.device("cpu")
 
@@ -175,7 +175,7 @@ def test_the_device_is_synchronised_around_the_clock(tiny: ImageData, monkeypatc
 
 def test_evaluation_counts_by_hand() -> None:
     """Six images of six classes, logits fixed: top-1 hits 2, top-5 hits 5."""
-    from maldrop_cli.datasets import Split
+    from maldrop_cli.data.load import Split
 
     logits = torch.eye(6)[[0, 1, 0, 0, 0, 0]] + torch.tensor([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
 

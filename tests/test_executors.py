@@ -18,25 +18,25 @@ from fake_work import DIES, DIES_ONCE, DIVERGES, FINE, GIVES_UP, LINGERS, RAISES
 from test_cli import QUICK, Run
 from test_resume import measured
 
-from maldrop_cli import engine
+from maldrop_cli import train as engine
 from maldrop_cli.__main__ import run
 from maldrop_cli.cli import crew
 from maldrop_cli.cli.options import DeviceOptions, ExecutionOptions
 from maldrop_cli.config import MaldropError
-from maldrop_cli.datasets import ImageData
-from maldrop_cli.results.records import RunRecord, Status
-from maldrop_cli.results.store import Store
-from maldrop_cli.sweep.executors import ray_cluster
-from maldrop_cli.sweep.executors.processes import describe_exit, processes
-from maldrop_cli.sweep.executors.serial import serial
-from maldrop_cli.sweep.ledger import Ended, Event, Ledger, Policy, Retried, Started, stopped_by_signals
-from maldrop_cli.sweep.work import Desk
+from maldrop_cli.data.load import ImageData
+from maldrop_cli.executors import ray_cluster
+from maldrop_cli.executors.processes import describe_exit, processes
+from maldrop_cli.executors.serial import serial
+from maldrop_cli.executors.work import Desk
+from maldrop_cli.record import RunRecord, Status
+from maldrop_cli.runs.store import Store
+from maldrop_cli.sweep.job_queue import Ended, Event, JobQueue, Policy, Retried, Started, stopped_by_signals
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 CPU = torch.device("cpu")
 
 
-class Book(Ledger):
+class Book(JobQueue):
     """A ledger of runs that differ in their seed, and all that it was told."""
 
     def __init__(self, seeds: Sequence[int], policy: Policy | None = None) -> None:

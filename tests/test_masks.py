@@ -9,47 +9,49 @@ from conftest import BASE, matching_rho, train
 from test_cli import QUICK, Run, rows
 from torch.nn.functional import cross_entropy, linear
 
-from maldrop_cli import masks
+from maldrop_cli import mask_metrics
 from maldrop_cli.config import Dropout, Granularity, Selector
-from maldrop_cli.datasets import ImageData
+from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout import keep_mask, worst_set
 from maldrop_cli.models import Normalise, build_model
-from maldrop_cli.results.records import Status
-from maldrop_cli.results.store import Store
+from maldrop_cli.record import Status
+from maldrop_cli.runs.store import Store
 
 
 def test_pass_rates_by_hand() -> None:
     drops = torch.tensor([0, 0, 1, 5, 9, 10])  # of 10 examples
-    rates = masks.pass_rates(drops, 10)
+    rates = mask_metrics.pass_rates(drops, 10)
     assert (rates.never, rates.always) == (1, 2)
     assert rates.histogram == (1, 1, 0, 0, 0, 1, 0, 0, 0, 3)  # 0, 10 %, 50 %, then 90 and twice 100 %
-    assert masks.pass_rates(torch.zeros(3, dtype=torch.int64), 0) == masks.PassRates(0, 3, (0,) * 9 + (3,))
+    assert mask_metrics.pass_rates(torch.zeros(3, dtype=torch.int64), 0) == mask_metrics.PassRates(
+        0, 3, (0,) * 9 + (3,)
+    )
 
 
 def test_turnover_by_hand() -> None:
     one, other = torch.tensor([6, 2, 0, 0]), torch.tensor([0, 0, 1, 1])
-    assert masks.turnover(one, one * 3) == 0
-    assert masks.turnover(one, other) == 1
-    assert masks.turnover(one, torch.tensor([2, 2, 0, 0])) == pytest.approx(0.25)
-    assert masks.turnover(one, torch.zeros(4)) is None
-    assert masks.turnover(torch.zeros(4), one) is None
+    assert mask_metrics.turnover(one, one * 3) == 0
+    assert mask_metrics.turnover(one, other) == 1
+    assert mask_metrics.turnover(one, torch.tensor([2, 2, 0, 0])) == pytest.approx(0.25)
+    assert mask_metrics.turnover(one, torch.zeros(4)) is None
+    assert mask_metrics.turnover(torch.zeros(4), one) is None
 
 
 def test_typical_rho() -> None:
-    assert masks.typical_rho([0, 0, 4, 0, 5]) == 5  # 4.5, rounded half up
-    assert masks.typical_rho([0, 0]) == masks.typical_rho([]) == 0
+    assert mask_metrics.typical_rho([0, 0, 4, 0, 5]) == 5  # 4.5, rounded half up
+    assert mask_metrics.typical_rho([0, 0]) == mask_metrics.typical_rho([]) == 0
 
 
 def test_the_probe_is_spread_over_the_classes(tiny: ImageData) -> None:
     ordered = replace(tiny.train, labels=tiny.train.labels.sort().values)
-    probe = masks.probe_images(ordered)
+    probe = mask_metrics.probe_images(ordered)
     assert len(probe.labels) == 120
     many = replace(tiny.train, images=tiny.train.images.repeat(3, 1, 1, 1), labels=tiny.train.labels.repeat(3))
-    assert len(masks.probe_images(many).labels) == masks.PROBE_IMAGES
-    assert torch.equal(masks.probe_images(many).labels, masks.probe_images(many).labels)
+    assert len(mask_metrics.probe_images(many).labels) == mask_metrics.PROBE_IMAGES
+    assert torch.equal(mask_metrics.probe_images(many).labels, mask_metrics.probe_images(many).labels)
     assert set(probe.labels.tolist()) == {0, 1, 2}
     in_order = replace(many, labels=torch.arange(3).repeat_interleave(120))
-    assert torch.bincount(masks.probe_images(in_order).labels).tolist() == pytest.approx([43, 43, 43], abs=1)
+    assert torch.bincount(mask_metrics.probe_images(in_order).labels).tolist() == pytest.approx([43, 43, 43], abs=1)
 
 
 @pytest.mark.parametrize("granularity", Granularity)
@@ -57,8 +59,8 @@ def test_the_probe_is_spread_over_the_classes(tiny: ImageData) -> None:
 def test_fidelity_is_the_loss_under_the_masks(selector: Selector, granularity: Granularity, tiny: ImageData) -> None:
     config = replace(BASE, selector=selector, granularity=granularity)
     model, normalise = build_model(config, tiny.shape, 3), Normalise(tiny.mean, tiny.std)
-    probe = masks.probe_images(tiny.train)
-    found = masks.fidelity(model, normalise, probe, 9, 0)
+    probe = mask_metrics.probe_images(tiny.train)
+    found = mask_metrics.fidelity(model, normalise, probe, 9, 0)
     assert found is not None
     with torch.no_grad():
         hidden = model.eval().backbone(normalise(probe.images))

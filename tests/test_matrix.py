@@ -12,11 +12,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import cross_entropy
 
 from maldrop_cli.config import Dropout, Granularity, PassRate, RunConfig, Schedule, Selector, UsageError
-from maldrop_cli.datasets import ImageData
+from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout import CountedDropout, DropoutLinear
+from maldrop_cli.models.variants import Head, build_regulariser
+from maldrop_cli.record import Status
 from maldrop_cli.render.runs import name
-from maldrop_cli.results.records import Status
-from maldrop_cli.variants import Head, build_regulariser
 
 HEAD = Head(width=24, classes=4, channels=6)
 
@@ -28,7 +28,7 @@ def combinations() -> Iterator[tuple[Dropout, Selector, Granularity]]:
             config = RunConfig(dropout=dropout, selector=selector, granularity=granularity, rho=1)
         except UsageError:
             continue
-        effective = config.identity()
+        effective = config.effective_settings()
         if ("selector" in effective or selector is Selector.HEURISTIC) and (
             "granularity" in effective or granularity is Granularity.BATCH
         ):
@@ -87,7 +87,7 @@ def test_two_epochs(config: RunConfig, tiny: ImageData, device: torch.device) ->
         assert row.val_loss is not None
         assert 0 <= row.val_top1 <= row.val_top5 <= 100
         assert (row.rho_mean is not None) is config.has_rho
-        if row.rho_mean is not None and "p" not in config.identity():
+        if row.rho_mean is not None and "p" not in config.effective_settings():
             assert row.drop_rate == pytest.approx(100 * row.rho_mean / units, rel=0.4)  # batches differ in size
 
 
@@ -157,7 +157,7 @@ def test_compiled_code_is_right_and_serves_every_rho(
         torch.testing.assert_close(layer.weight.grad, literal.weight.grad)
         counts.append(counter.frame_count)
     assert counts[0] > 0
-    whole = "selector" in config.identity() and selector not in BREAKS_THE_GRAPH
+    whole = "selector" in config.effective_settings() and selector not in BREAKS_THE_GRAPH
     assert counts == counts[:2] + [counts[1]] * (len(counts) - 2), "compiled anew after the first change of rho"
     assert not whole or set(counts) == {1}
     for mine, theirs in zip(layer.buffers(), literal.buffers(), strict=True):

@@ -10,7 +10,7 @@ from maldrop_cli.config import Dropout, RunConfig, UsageError
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.models import Classifier, PaperCNN, Shape, build_model, check_batches, hidden_width, make_optimizer
 from maldrop_cli.models.classifier import head_of
-from maldrop_cli.models.torchvision_models import SIDES, blank, names
+from maldrop_cli.models.torchvision import SIDES, blank, names
 
 BASE = RunConfig(rho=8)
 

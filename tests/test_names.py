@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maldrop_cli import config
-from maldrop_cli.datasets import REGISTRY
+from maldrop_cli.data.load import REGISTRY
 from maldrop_cli.dropout import SCHEDULES, SELECTORS
 from maldrop_cli.dropout.naive import NAIVE
 from maldrop_cli.dropout.regularisers import (
@@ -22,7 +22,7 @@ from maldrop_cli.dropout.regularisers import (
 )
 from maldrop_cli.dropout.scores import SCORES, Options
 from maldrop_cli.dropout.selectors import GRANULARITIES
-from maldrop_cli.variants import VARIANTS, Head, build_regulariser
+from maldrop_cli.models.variants import VARIANTS, Head, build_regulariser
 
 
 def test_registries_and_names_are_equal() -> None:

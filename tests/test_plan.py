@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from maldrop_cli.config import Dropout, RunConfig, Schedule
-from maldrop_cli.sweep.plan import arms, distinct, grid, over_seeds, trained_once, with_references
-from maldrop_cli.variants import rhos_of
+from maldrop_cli.models.variants import rhos_of
+from maldrop_cli.sweep.grid import arms, distinct, grid, over_seeds, trained_once, with_references
 
 BASE = RunConfig()
 

@@ -14,18 +14,18 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from test_report import MALDROP, NONE, RANDOM, VANILLA, over_seeds, save, stored
 
+from maldrop_cli.analysis.arms import group
+from maldrop_cli.analysis.stats import t_interval
 from maldrop_cli.config import PLOT_SUFFIXES, Dropout, MaldropError, Metric, PlotKind, RunConfig, Schedule
-from maldrop_cli.render.plots import KINDS, draw
-from maldrop_cli.render.plots import save as save_plot
-from maldrop_cli.render.plots.files import METADATA, render
-from maldrop_cli.render.plots.ratios import ratios
-from maldrop_cli.render.plots.scale import LEAST_SPAN, REFERENCE, scale
-from maldrop_cli.render.plots.style import LABELS, MOST_BANDS, MOST_LINES, labels, line_style
+from maldrop_cli.plots import KINDS, draw
+from maldrop_cli.plots import save as save_plot
+from maldrop_cli.plots.files import METADATA, render
+from maldrop_cli.plots.ratios import ratios
+from maldrop_cli.plots.scale import LEAST_SPAN, REFERENCE, scale
+from maldrop_cli.plots.style import LABELS, MAX_BANDS, MAX_LINES, labels, line_style
+from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.render.timings import timing_rows
-from maldrop_cli.results.arms import group
-from maldrop_cli.results.records import RunRecord, Status
-from maldrop_cli.results.stats import t_interval
-from maldrop_cli.results.timings import ScalePoint, Timing, exponents
+from maldrop_cli.timing.timings import ScalePoint, Timing, exponents
 
 Run = Callable[..., Result]
 QUICK = (*TINY, "--epochs", "2", "--lr", "0.02", "-q")
@@ -142,15 +142,15 @@ def test_a_wide_band_does_not_squeeze_the_curves() -> None:
 
 
 def test_many_lines_have_no_bands_and_too_many_are_refused() -> None:
-    runs = [run for rho in range(MOST_BANDS + 1) for run in over_seeds(90, rho=rho)]
+    runs = [run for rho in range(MAX_BANDS + 1) for run in over_seeds(90, rho=rho)]
     figure = picture(runs, PlotKind.LEARNING)
     assert not bands(figure.axes[0])
-    assert f"bands are left out of more than {MOST_BANDS} lines" in figure.get_suptitle()
-    looks = [repr(line_style(index)) for index in range(MOST_LINES)]
-    assert len(set(looks)) == MOST_LINES
+    assert f"bands are left out of more than {MAX_BANDS} lines" in figure.get_suptitle()
+    looks = [repr(line_style(index)) for index in range(MAX_LINES)]
+    assert len(set(looks)) == MAX_LINES
     for kind in (PlotKind.LEARNING, PlotKind.TIME):
         with pytest.raises(MaldropError, match=r"25 lines can't be told apart .* --where"):
-            picture([stored(rho=rho) for rho in range(MOST_LINES + 1)], kind)
+            picture([stored(rho=rho) for rho in range(MAX_LINES + 1)], kind)
 
 
 # --- metric --------------------------------------------------------------------------------------------------------
@@ -461,7 +461,7 @@ def test_compare_and_sweep_draw_what_report_draws(maldrop: Run) -> None:
 def test_a_plot_that_cannot_be_is_refused_before_any_work(
     arguments: tuple[str, ...], code: int, message: str, maldrop: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for work in ("maldrop_cli.timing.measure", "maldrop_cli.timing.scale.measure"):
+    for work in ("maldrop_cli.timing.measure", "maldrop_cli.timing.scaling.measure"):
         monkeypatch.setattr(work, lambda *rest, **how: pytest.fail("it was timed"))
     result = maldrop(*arguments)
     assert (result.code, result.err.count("\n"), result.out) == (code, 1, "")

@@ -236,9 +236,9 @@ def test_compositions_are_one_layer_after_the_other(vanilla_first: bool, granula
     else:
         keep[:, drop] = 0.0
     torch.testing.assert_close(linear(hidden, weight), linear(thinned * keep, inputs.weight_CD))
-    culled = (inputs.hidden_ND != 0) & (thinned == 0) if vanilla_first else torch.zeros(N, D, dtype=torch.bool)
-    assert torch.equal(maldrop.drops, ((keep == 0) & ~culled).sum(0))  # a culled neuron can't be dropped
-    assert torch.equal(maldrop.culled, culled.sum(0))
+    already_zero = (inputs.hidden_ND != 0) & (thinned == 0) if vanilla_first else torch.zeros(N, D, dtype=torch.bool)
+    assert torch.equal(maldrop.drops, ((keep == 0) & ~already_zero).sum(0))  # a already_zero neuron can't be dropped
+    assert torch.equal(maldrop.already_zero, already_zero.sum(0))
 
     active = inputs.hidden_ND[0] != 0
     assert both.drop_totals() == (int((active & ((thinned * keep)[0] == 0)).sum()), int(active.sum()))
@@ -279,8 +279,8 @@ def test_a_composition_passes_on_rho_and_epochs() -> None:
 
 
 def test_footnote_4_a_culled_neuron_is_dropped_again_only_where_nothing_better_is_left() -> None:
-    """Sample masks, one class against the other: neurons that vanilla dropout has culled score 0."""
-    hidden = torch.tensor([[1.0, 2.0, 3.0, 0.0]])  # the last is culled
+    """Sample masks, one class against the other: neurons that vanilla dropout has already_zero score 0."""
+    hidden = torch.tensor([[1.0, 2.0, 3.0, 0.0]])  # the last is already_zero
     weight: Tensor = torch.tensor([[1.0, -1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     for rho, dropped in ((1, {2}), (2, {0, 2}), (3, {0, 2, 3})):
         regulariser = TargetedDropout(4, 2, rho=rho, granularity="sample", omega=0.0)

@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from maldrop_cli.analysis.arms import group, marked_epochs, time_ratio
+from maldrop_cli.analysis.compare import compare
 from maldrop_cli.config import VGG16, Dropout, Granularity, MaldropError, RunConfig, Schedule, Selector
+from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import (
     arm_rows,
@@ -26,10 +29,7 @@ from maldrop_cli.render.runs import (
 )
 from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_files
 from maldrop_cli.render.timings import paper_table, scale_rows, scale_table, tables, timing_rows, timing_table
-from maldrop_cli.results.arms import group, marked_epochs, time_ratio
-from maldrop_cli.results.comparison import compare
-from maldrop_cli.results.records import EpochRow, RunRecord, Status
-from maldrop_cli.results.timings import ScalePoint, Timing, exponents
+from maldrop_cli.timing.timings import ScalePoint, Timing, exponents
 
 TOP1 = {"none": (80.0, 81.0, 82.0), "vanilla": (80.0, 80.5, 81.0), "maldrop": (85.0, 85.5, 86.5)}
 SECONDS = {"none": 1.0, "vanilla": 1.5, "maldrop": 1.1}

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from conftest import Result
 
+from maldrop_cli.analysis.arms import Arm, group
+from maldrop_cli.analysis.compare import compare
+from maldrop_cli.analysis.settings import SETTINGS, order, settings_of, varying
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.latex import escape
 from maldrop_cli.render.reports import identifying, in_order, mixed_data, report_tables
 from maldrop_cli.render.tables import Column, Table, to_text
-from maldrop_cli.results.arms import Arm, group
-from maldrop_cli.results.comparison import compare
-from maldrop_cli.results.points import Shared, runs_of_points
-from maldrop_cli.results.records import EpochRow, RunRecord, Status
-from maldrop_cli.results.settings import SETTINGS, order, settings_of, varying
-from maldrop_cli.results.store import Store
-from maldrop_cli.sweep.axes import Quantity, parse_spans
-from maldrop_cli.sweep.selection import parse_baseline, parse_by, parse_condition
+from maldrop_cli.runs.points import Shared, runs_of_points
+from maldrop_cli.runs.store import Store
+from maldrop_cli.sweep.filters import parse_baseline, parse_by, parse_condition
+from maldrop_cli.sweep.grammar import Quantity, parse_spans
 
 Run = Callable[..., Result]
 NONE, VANILLA, MALDROP, RANDOM = Dropout.NONE, Dropout.VANILLA, Dropout.MALDROP, Dropout.RANDOM

@@ -13,14 +13,14 @@ from conftest import BASE, TINY, Result, matching_rho, train
 from test_cli import QUICK, Run, rows
 from test_matrix import VARIANTS, config_of
 
-from maldrop_cli import engine
+from maldrop_cli import train as engine
 from maldrop_cli.config import Dropout, MaldropError, PassRate, RunConfig, Schedule, Selector, UsageError
-from maldrop_cli.datasets import ImageData
-from maldrop_cli.engine import Keeping
-from maldrop_cli.results import checkpoint
-from maldrop_cli.results.checkpoint import Checkpoint
-from maldrop_cli.results.records import EpochRow, RunRecord, Status
-from maldrop_cli.results.store import Store
+from maldrop_cli.data.load import ImageData
+from maldrop_cli.record import EpochRow, RunRecord, Status
+from maldrop_cli.runs import checkpoint
+from maldrop_cli.runs.checkpoint import Checkpoint
+from maldrop_cli.runs.store import Store
+from maldrop_cli.train import Keeping
 
 CPU = torch.device("cpu")
 

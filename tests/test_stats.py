@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from maldrop_cli.results.stats import (
-    FEWEST_SEEDS,
+from maldrop_cli.analysis.stats import (
+    MIN_SEEDS,
     Outcome,
     compare_arms,
     holm,
@@ -159,7 +159,7 @@ def test_more_seeds_may_show_equivalence() -> None:
 
 
 def test_no_number_of_seeds_decides_at_the_margin_itself() -> None:
-    assert seeds_to_decide(0.001, 5.0, FEWEST_SEEDS, margin=0.001, tests=1) is None
+    assert seeds_to_decide(0.001, 5.0, MIN_SEEDS, margin=0.001, tests=1) is None
 
 
 def test_ratio_interval() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from maldrop_cli.config import MaldropError, RunConfig, Schedule
-from maldrop_cli.results.points import Shared
-from maldrop_cli.results.records import EpochRow, RunRecord, Status, environment, from_json, to_json
-from maldrop_cli.results.store import Store
+from maldrop_cli.record import EpochRow, RunRecord, Status, environment, from_json, to_json
+from maldrop_cli.runs.points import Shared
+from maldrop_cli.runs.store import Store
 
 
 def row(epoch: int) -> EpochRow:

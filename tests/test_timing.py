@@ -9,16 +9,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maldrop_cli import masks
+from maldrop_cli import mask_metrics
 from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector, UsageError
-from maldrop_cli.datasets import ImageData
+from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.results.timings import ScalePoint, Timing, doubts, drift, exponents
-from maldrop_cli.sweep.plan import subjects as plan_subjects
-from maldrop_cli.timing import Measured, Setting, Subject, harm, measure, naive, peak_mib, phases, scale, subjects
+from maldrop_cli.sweep.grid import subjects as plan_subjects
+from maldrop_cli.timing import Measured, Setting, Subject, harm, measure, naive, peak_mib, phases, subjects
 from maldrop_cli.timing import measure as measure_function
-from maldrop_cli.timing.clock import FEWEST_ROUNDS, WARM_UP, widest_interval
+from maldrop_cli.timing import scaling as scale
+from maldrop_cli.timing.clock import MIN_ROUNDS, WARM_UP, widest_interval
 from maldrop_cli.timing.events import device_timer
+from maldrop_cli.timing.timings import ScalePoint, Timing, doubts, drift, exponents
 
 CPU = torch.device("cpu")
 SETTING = Setting((1, 4, 4), 3, CPU)
@@ -77,9 +78,9 @@ def test_it_stops_when_every_ratio_is_known_well_enough() -> None:
     assert measured.widest[0] <= 0.03
     assert not measured.budget_spent
     rounds = len(measured.samples["none"])
-    assert FEWEST_ROUNDS < rounds < 400
+    assert MIN_ROUNDS < rounds < 400
     early = {name: samples[: rounds - 5] for name, samples in measured.samples.items()}
-    assert widest_interval(early, ["none"])[0] > 0.03 or rounds == FEWEST_ROUNDS
+    assert widest_interval(early, ["none"])[0] > 0.03 or rounds == MIN_ROUNDS
     rougher = World({"none": 0.5, "heuristic": 0.6}, noise=0.2)
     rough = measure(rougher.subjects, CPU, ["none"], precision=0.2, budget=1e9, clock=lambda: rougher.now)
     assert len(rough.samples["none"]) < rounds
@@ -248,9 +249,9 @@ def test_naive_forms_are_timed_on_as_many_neurons_as_there_is_time_for() -> None
 
 def test_another_mask_would_be_found() -> None:
     one = torch.tensor([[True, True, False, False]])
-    assert masks.overlap(one, one) == 1.0
-    assert masks.overlap(one, torch.tensor([[True, False, True, False]])) == 0.5
-    assert masks.overlap(one, ~torch.ones_like(one)) == 1.0
+    assert mask_metrics.overlap(one, one) == 1.0
+    assert mask_metrics.overlap(one, torch.tensor([[True, False, True, False]])) == 0.5
+    assert mask_metrics.overlap(one, ~torch.ones_like(one)) == 1.0
 
 
 def test_peak_memory_counts_what_a_step_holds(device: torch.device) -> None:
@@ -272,7 +273,7 @@ def test_harm_beside_the_times(tiny: ImageData, device: torch.device) -> None:
     assert found["joint"].mask == pytest.approx(found["joint"].joint, abs=1e-6)
     assert found["random"].mask < found["heuristic"].mask < found["joint"].mask
     assert found["heuristic"].joint == found["random"].joint  # the same network
-    assert isinstance(found["heuristic"], masks.Fidelity)
+    assert isinstance(found["heuristic"], mask_metrics.Fidelity)
 
 
 def test_phases_add_up() -> None:

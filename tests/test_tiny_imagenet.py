@@ -16,7 +16,8 @@ from conftest import Result
 from PIL import Image
 
 from maldrop_cli.config import DataConfig, Dataset, MaldropError
-from maldrop_cli.datasets import archive, describe, load, network, tiny_imagenet
+from maldrop_cli.data import archive, network, tiny_imagenet
+from maldrop_cli.data.load import describe, load
 
 TINY_IMAGENET = DataConfig(dataset=Dataset.TINY_IMAGENET)
 WNIDS = ("n01", "n02", "n03")
@@ -258,11 +259,11 @@ def test_an_archive_that_reaches_out_is_refused(name: str, mode: int, reason: st
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "target").mkdir()
     path = _zip(tmp_path / "a.zip", "set/a", "set/b", content=bytes(100_000))
-    monkeypatch.setattr(archive, "MOST_BYTES", 150_000)
+    monkeypatch.setattr(archive, "MAX_BYTES", 150_000)
     with pytest.raises(MaldropError, match=r"2 files of 200,000 bytes unpacked; allowed"):
         archive.extract(path, tmp_path / "target", "set")
-    monkeypatch.setattr(archive, "MOST_BYTES", 250_000)
-    monkeypatch.setattr(archive, "MOST_FILES", 1)
+    monkeypatch.setattr(archive, "MAX_BYTES", 250_000)
+    monkeypatch.setattr(archive, "MAX_FILES", 1)
     with pytest.raises(MaldropError, match="is refused: 2 files"):
         archive.extract(path, tmp_path / "target", "set")
 

@@ -160,7 +160,7 @@ def test_joint_is_the_best_of_literal_ascents_for_a_batch(iterations: int) -> No
         starts = [SCORES[name](layer, options) for name in ("gradient", "heuristic", "single")]
         starts += [towards(problem_, rows, identity[k].expand(ROWS, -1)) for k in range(len(weight))]
         begin = sorted((literal_ascent(start, problem_, rows, 0), index) for index, start in enumerate(starts))[::-1]
-        climbed = [literal_ascent(starts[index], problem_, rows, iterations) for _, index in begin[: worst.MOST_CLIMBS]]
+        climbed = [literal_ascent(starts[index], problem_, rows, iterations) for _, index in begin[: worst.MAX_CLIMBS]]
         found = worst_set(hidden, weight, labels, rho, bias_C=bias, granularity="batch", iterations=iterations)
         assert float(found.loss_N.sum()) == pytest.approx(max(climbed), abs=1e-9), number
         alone = worst_set(

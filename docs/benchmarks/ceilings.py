@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
+from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import Granularity
-from maldrop_cli.devices import threads
 from maldrop_cli.dropout import TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
+from maldrop_cli.machine import threads
+from maldrop_cli.record import describe_machine, environment
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
-from maldrop_cli.results.records import describe_machine, environment
-from maldrop_cli.results.stats import ratio_interval
 
 N, D, C, RHO = 128, 4096, 10, 256
 LARGE, SIDE = 2**26, 2048  # numbers, far beyond every cache; rows of a square matrix

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from maldrop_cli import decoding
 from maldrop_cli.config import DataConfig, Dataset
-from maldrop_cli.datasets import describe, load
-from maldrop_cli.datasets.listing import image_files
+from maldrop_cli.data import decoding
+from maldrop_cli.data.listing import image_files
+from maldrop_cli.data.load import describe, load
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -20,16 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
-from maldrop_cli.devices import threads
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.scores import LastLayer
-from maldrop_cli.dropout.worst import MOST_CLIMBS
+from maldrop_cli.dropout.worst import MAX_CLIMBS
+from maldrop_cli.machine import threads
+from maldrop_cli.record import describe_machine, environment
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
-from maldrop_cli.results.records import describe_machine, environment
-from maldrop_cli.results.stats import ratio_interval
 from maldrop_cli.timing import Setting, Subject, measure, peak_mib
-from maldrop_cli.timing.subjects import fresh_model, step_of
+from maldrop_cli.timing.cases import fresh_model, step_of
 
 CPU = torch.device("cpu")
 SETTING = Setting((3, 32, 32), 10, CPU)
@@ -101,7 +101,7 @@ class Dense(Regulariser):
         """The worst end of all ascents, see maldrop_cli/dropout/worst.py; for a batch, of those from the worst two."""
         starts = self._starts(share_NDC, layer)
         if not self.per_sample:
-            starts = sorted(starts, key=lambda mask: self._loss(mask, layer)[0].item(), reverse=True)[:MOST_CLIMBS]
+            starts = sorted(starts, key=lambda mask: self._loss(mask, layer)[0].item(), reverse=True)[:MAX_CLIMBS]
         worst = starts[0]
         for best in starts:
             loss, probability_NC = self._loss(best, layer)

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from torchvision import datasets as tv_datasets
 from torchvision import transforms
 
-from maldrop_cli import engine
+from maldrop_cli import train as engine
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
-from maldrop_cli.datasets import ImageData, load
+from maldrop_cli.data.load import ImageData, load
 
 
 def plain_epoch(root: Path, workers: int) -> float:

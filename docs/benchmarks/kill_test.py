@@ -102,7 +102,7 @@ def main() -> None:
         assert process.wait() == 0
         check(before, killed)
         assert measured(killed) == measured(alone), "the numbers differ"
-        from maldrop_cli.results.store import Store
+        from maldrop_cli.runs.store import Store
 
         warnings: list[str] = []
         records = list(Store(killed / "maldrop-runs", warnings.append).scan())

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
-from maldrop_cli.datasets import load
+from maldrop_cli.data.load import load
 from maldrop_cli.dropout import SELECTORS, keep_mask, worst_set
 from maldrop_cli.models import Classifier, Normalise, build_model, make_optimizer
 from maldrop_cli.render.tables import Column, Table, number, to_text

@@ -9,11 +9,11 @@ RUNS_DIR is the `--out` folder of a `maldrop compare --preset paper`; docs/resul
 import sys
 from pathlib import Path
 
+from maldrop_cli.analysis.arms import Arm, group
 from maldrop_cli.config import Dropout
 from maldrop_cli.render.runs import name
 from maldrop_cli.render.tables import Column, Table, number, plus_minus, to_text
-from maldrop_cli.results.arms import Arm, group
-from maldrop_cli.results.store import Store
+from maldrop_cli.runs.store import Store
 
 # Top-1 in percent by epoch. MNIST: the table of section 5.1. CIFAR-10: the text of section 5.2.
 PAPER: dict[str, dict[Dropout, dict[int, float]]] = {

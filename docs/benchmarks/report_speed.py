@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from maldrop_cli.config import RunConfig
-from maldrop_cli.results.records import EpochRow, RunRecord, Status
-from maldrop_cli.results.store import Store
+from maldrop_cli.record import EpochRow, RunRecord, Status
+from maldrop_cli.runs.store import Store
 
 SEEDS, ROUNDS = 5, 3
 COMMANDS = (

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maldrop_cli.devices import threads
+from maldrop_cli.analysis.stats import ratio_interval
+from maldrop_cli.machine import threads
 from maldrop_cli.render.tables import Column, Table, to_text, with_interval
-from maldrop_cli.results.stats import ratio_interval
 from maldrop_cli.timing.clock import Subject, measure
 
 N, D = 128, 4096

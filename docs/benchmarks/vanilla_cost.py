@@ -13,15 +13,15 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import Dropout, RunConfig
-from maldrop_cli.devices import threads
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.regularisers import InvertedDropout, VanillaDropout
+from maldrop_cli.machine import threads
+from maldrop_cli.record import describe_machine, environment
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
-from maldrop_cli.results.records import describe_machine, environment
-from maldrop_cli.results.stats import ratio_interval
 from maldrop_cli.timing import Setting, Subject, measure
-from maldrop_cli.timing.subjects import fresh_model, step_of
+from maldrop_cli.timing.cases import fresh_model, step_of
 
 CPU = torch.device("cpu")
 SETTING = Setting((3, 32, 32), 10, CPU)

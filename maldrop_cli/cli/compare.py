@@ -54,8 +54,8 @@ def compare(
     from maldrop_cli.cli.output import check_output, check_plot, present
     from maldrop_cli.cli.settings import base_config, check_margin, parse_names, smooth_command
     from maldrop_cli.config import Dropout, PlotKind, Schedule, Selector, UsageError, parse_name, parse_omega
-    from maldrop_cli.sweep.axes import parse_seeds, parse_single
-    from maldrop_cli.sweep.plan import arms, over_seeds
+    from maldrop_cli.sweep.grammar import parse_seeds, parse_single
+    from maldrop_cli.sweep.grid import arms, over_seeds
 
     check_output(output)
     dropouts = parse_names(Dropout, dropout, "--dropout")
@@ -75,6 +75,8 @@ def compare(
     named_seeds, wanted = parse_seeds(seeds), parse_single(rho, "--rho")
     wanted_end = parse_single(training.rho_end, "--rho-end")
 
+    from maldrop_cli.analysis.arms import group
+    from maldrop_cli.analysis.compare import compare as compare_arms
     from maldrop_cli.cli.session import Session, head_of, sized
     from maldrop_cli.render.runs import (
         arm_rows,
@@ -87,8 +89,6 @@ def compare(
         verdict_table,
     )
     from maldrop_cli.render.tables import plural
-    from maldrop_cli.results.arms import group
-    from maldrop_cli.results.comparison import compare as compare_arms
 
     session = Session(subject, training, device, output, execution)
     head = head_of(config, subject)

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import torch
 
-from maldrop_cli import devices
+from maldrop_cli import machine as devices
 from maldrop_cli.cli.options import DeviceOptions, ExecutionOptions
 from maldrop_cli.config import Executor, UsageError, parse_name
-from maldrop_cli.datasets import ImageData
-from maldrop_cli.sweep.executors import ray_cluster
-from maldrop_cli.sweep.executors.processes import processes
-from maldrop_cli.sweep.executors.serial import serial
-from maldrop_cli.sweep.ledger import Ledger
-from maldrop_cli.sweep.work import Workplace
+from maldrop_cli.data.load import ImageData
+from maldrop_cli.executors import ray_cluster
+from maldrop_cli.executors.processes import processes
+from maldrop_cli.executors.serial import serial
+from maldrop_cli.executors.work import Workplace
+from maldrop_cli.sweep.job_queue import JobQueue
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Crew:
     workers: int
     threads: int | None
     device: str
-    carry_out: Callable[[Ledger, Workplace, ImageData], None]
+    carry_out: Callable[[JobQueue, Workplace, ImageData], None]
 
 
 def chosen(options: ExecutionOptions) -> Executor:
@@ -70,7 +70,7 @@ def hired(options: ExecutionOptions, machine: DeviceOptions, device: torch.devic
     threads = _threads(executor, machine)
     if executor is Executor.SERIAL:
 
-        def right_here(ledger: Ledger, place: Workplace, data: ImageData) -> None:
+        def right_here(ledger: JobQueue, place: Workplace, data: ImageData) -> None:
             serial(ledger, lambda: place.with_data(data, device))
 
         yield Crew(1, threads, machine.device, right_here)
@@ -78,7 +78,7 @@ def hired(options: ExecutionOptions, machine: DeviceOptions, device: torch.devic
         workers = at_a_time(options, runs)
         gpus = visible_gpus() if device.type == "cuda" and machine.device in ("auto", "cuda") else []
 
-        def in_processes(ledger: Ledger, place: Workplace, data: ImageData) -> None:
+        def in_processes(ledger: JobQueue, place: Workplace, data: ImageData) -> None:
             processes(ledger, place.open, min(workers, len(ledger.waiting)), gpus)
 
         yield Crew(workers, threads, "cuda" if gpus else machine.device, in_processes)
@@ -89,7 +89,7 @@ def hired(options: ExecutionOptions, machine: DeviceOptions, device: torch.devic
         try:
             workers = min(options.workers or ray_cluster.capacity(ray, cpus, gpus_per_run), runs)
 
-            def on_ray(ledger: Ledger, place: Workplace, data: ImageData) -> None:
+            def on_ray(ledger: JobQueue, place: Workplace, data: ImageData) -> None:
                 ray_cluster.ray_cluster(ray, ledger, place.open, workers, cpus, gpus_per_run)
 
             yield Crew(workers, threads, device.type, on_ray)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 from maldrop_cli.config import RunConfig
+from maldrop_cli.record import RunRecord
 from maldrop_cli.render.tables import duration
-from maldrop_cli.results.records import RunRecord
 
 Measure = Callable[[RunConfig], float | None]  # seconds of an epoch; None where its images are not at hand
 
@@ -34,5 +34,5 @@ def _costs_alike(config: RunConfig) -> tuple[object, ...]:
     """What the time of an epoch depends on, and rho hardly is."""
     return (
         *(config.data, config.model, config.depth, config.batch_size, config.deterministic),
-        *(config.dropout, config.granularity, config.identity().get("selector")),
+        *(config.dropout, config.granularity, config.effective_settings().get("selector")),
     )

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from maldrop_cli.config import RunConfig
+from maldrop_cli.record import Status
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import name
-from maldrop_cli.results.records import Status
-from maldrop_cli.sweep.ledger import Ended, Event, Retried, Started, Trained, Waiting, Warned
+from maldrop_cli.sweep.job_queue import Ended, Event, Retried, Started, Trained, Waiting, Warned
 
 
 def label(config: RunConfig) -> str:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli.options import OutputOptions, PlotOptions
 from maldrop_cli.cli.writable import check_writable
 from maldrop_cli.config import PLOT_SUFFIXES, Metric, PlotKind, UsageError, nearest, parse_name
-from maldrop_cli.results.settings import NUMERIC
 
 if TYPE_CHECKING:
+    from maldrop_cli.analysis.arms import Arm
     from maldrop_cli.render.tables import Table
-    from maldrop_cli.results.arms import Arm
 
 FORMATS = ("auto", "rich", "plain", "markdown", "latex")
 
@@ -43,7 +43,7 @@ class Plot:
 
     def draw(self, arms: Sequence[Arm]) -> None:
         """Draw it and write it; MaldropError where there is nothing to draw, or the disk does not take it."""
-        from maldrop_cli.render.plots import draw, save
+        from maldrop_cli.plots import draw, save
 
         save(draw(self.kind, arms, self.metric, self.x), self.path)
 

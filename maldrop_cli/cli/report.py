@@ -11,8 +11,8 @@ import typer
 from maldrop_cli.cli.options import OutputOptions, PlotOptions
 
 if TYPE_CHECKING:
-    from maldrop_cli.results.records import RunRecord
-    from maldrop_cli.sweep.selection import Condition
+    from maldrop_cli.record import RunRecord
+    from maldrop_cli.sweep.filters import Condition
 
 _PANEL = "Arms"
 
@@ -59,8 +59,8 @@ def report(
     from maldrop_cli.cli.output import check_output, check_plot, present
     from maldrop_cli.cli.settings import check_margin, parse_names
     from maldrop_cli.config import Dropout, MaldropError, PlotKind, UsageError
-    from maldrop_cli.sweep.selection import Condition as Only
-    from maldrop_cli.sweep.selection import parse_baseline, parse_by, parse_condition
+    from maldrop_cli.sweep.filters import Condition as Only
+    from maldrop_cli.sweep.filters import parse_baseline, parse_by, parse_condition
 
     check_output(output)
     check_margin(margin)
@@ -77,14 +77,14 @@ def report(
 
     from rich.console import Console
 
+    from maldrop_cli.analysis.arms import group
+    from maldrop_cli.analysis.compare import compare
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.reports import identifying, in_order, mixed_data, report_tables
     from maldrop_cli.render.runs import arm_rows, epoch_rows, mask_tables, report_table, run_rows
     from maldrop_cli.render.tables import plural
-    from maldrop_cli.results.arms import group
-    from maldrop_cli.results.comparison import compare
-    from maldrop_cli.results.points import runs_of_points
-    from maldrop_cli.results.store import Store
+    from maldrop_cli.runs.points import runs_of_points
+    from maldrop_cli.runs.store import Store
 
     warn = Reporter(Console(stderr=True)).warn
     stored, points = [], []
@@ -101,7 +101,7 @@ def report(
     records = [run for run in known if all(each.holds(run) for each in conditions)]
     if not records:
         raise MaldropError(_nothing_left(known, conditions))
-    records.sort(key=lambda run: (str(run.config.identity() | {"seed": 0}), run.config.seed))
+    records.sort(key=lambda run: (str(run.config.effective_settings() | {"seed": 0}), run.config.seed))
     arms = in_order(group(records), settings) if together else []
     mask_report = mask_tables(arms, identifying(arms, settings)) if masks else []
     if grouped:
@@ -120,8 +120,8 @@ def report(
 
 def _nothing_left(stored: Sequence[RunRecord], conditions: Sequence[Condition]) -> str:
     """Which condition no stored run fulfils, and what the runs have instead."""
-    from maldrop_cli.results.settings import order
-    from maldrop_cli.sweep.selection import shown, value_of
+    from maldrop_cli.analysis.settings import order
+    from maldrop_cli.sweep.filters import shown, value_of
 
     for condition in conditions:
         if not any(map(condition.holds, stored)):

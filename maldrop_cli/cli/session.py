@@ -10,26 +10,28 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from maldrop_cli import datasets, devices, engine
+from maldrop_cli import machine
+from maldrop_cli import train as engine
 from maldrop_cli.cli import crew
 from maldrop_cli.cli.estimate import estimate
 from maldrop_cli.cli.follow import Follower
 from maldrop_cli.cli.options import DeviceOptions, ExecutionOptions, OutputOptions, SubjectOptions, TrainingOptions
 from maldrop_cli.config import DataConfig, Executor, MaldropError, RunConfig
-from maldrop_cli.datasets import ImageData
-from maldrop_cli.engine import Keeping
+from maldrop_cli.data import load as datasets
+from maldrop_cli.data.load import ImageData
+from maldrop_cli.executors.work import Desk, Workplace
 from maldrop_cli.models import check_batches, describe_head
+from maldrop_cli.models.variants import Head, check_variant
+from maldrop_cli.record import RunRecord, Status, environment
 from maldrop_cli.render.progress import Reporter
 from maldrop_cli.render.runs import failures
 from maldrop_cli.render.tables import plural
-from maldrop_cli.results.checkpoint import check_data
-from maldrop_cli.results.points import Shared
-from maldrop_cli.results.records import RunRecord, Status, environment
-from maldrop_cli.results.store import Store
-from maldrop_cli.sweep.axes import NOTHING, Quantity
-from maldrop_cli.sweep.ledger import Ledger, Policy, stopped_by_signals
-from maldrop_cli.sweep.work import Desk, Workplace
-from maldrop_cli.variants import Head, check_variant
+from maldrop_cli.runs.checkpoint import check_data
+from maldrop_cli.runs.points import Shared
+from maldrop_cli.runs.store import Store
+from maldrop_cli.sweep.grammar import NOTHING, Quantity
+from maldrop_cli.sweep.job_queue import JobQueue, Policy, stopped_by_signals
+from maldrop_cli.train import Keeping
 
 ONE_AT_A_TIME = ExecutionOptions()
 STOPPING = "stopping after the epochs under way, each with a checkpoint; Ctrl-C once more stops at once"
@@ -47,7 +49,7 @@ def _described(data: DataConfig, data_dir: Path | None) -> tuple[tuple[int, int,
 
 @functools.cache
 def _at_hand(data: DataConfig, data_dir: Path | None) -> ImageData | None:
-    return datasets.at_hand(data, data_dir)
+    return datasets.cached(data, data_dir)
 
 
 def available(config: RunConfig, head: Head) -> int:
@@ -108,7 +110,7 @@ class Session:
             return ""
         device = crew.resolve(self.execution, self.device)
         workers = crew.at_a_time(self.execution, len(left))
-        where = environment(str(device), devices.device_name(device), devices.threads(), workers)
+        where = environment(str(device), machine.device_name(device), machine.threads(), workers)
         here = RunRecord(run_id="", config=left[0], environment=where).machine
 
         def measure(config: RunConfig) -> float | None:
@@ -148,7 +150,7 @@ class Session:
             if self.elsewhere:
                 follower.on_end = lambda end: desk.bring_home(end.record)
             policy = Policy(self.execution.retries, self.execution.fail_fast)
-            ledger = Ledger(plan, policy, follower, desk.blank, desk.give_up)
+            ledger = JobQueue(plan, policy, follower, desk.blank, desk.give_up)
             reporter.begin(sum(config.epochs for config in plan))
             if not self.training.fresh and not keeping.save:
                 ledger.settle(desk.finished)

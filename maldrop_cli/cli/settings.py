@@ -22,7 +22,7 @@ from maldrop_cli.config import (
     apply_preset,
     parse_name,
 )
-from maldrop_cli.sweep.axes import parse_number, parse_numbers
+from maldrop_cli.sweep.grammar import parse_number, parse_numbers
 
 
 def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given) -> RunConfig:

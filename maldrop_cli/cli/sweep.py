@@ -65,8 +65,8 @@ def sweep(
     from maldrop_cli.cli.output import check_output, check_plot, present, stdout_encoding
     from maldrop_cli.cli.settings import parse_names, several_bases, smooth_command
     from maldrop_cli.config import Dropout, PlotKind, RunConfig, Selector, UsageError
-    from maldrop_cli.sweep.axes import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
-    from maldrop_cli.sweep.plan import arms, distinct, grid, over_seeds, trained_once, with_references
+    from maldrop_cli.sweep.grammar import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
+    from maldrop_cli.sweep.grid import arms, distinct, grid, over_seeds, trained_once, with_references
 
     check_output(output)
     plot = check_plot(plotting, PlotKind.METRIC)
@@ -79,12 +79,12 @@ def sweep(
     selectors = parse_names(Selector, selector, "--selector")
     bases = [replace(base, selector=selectors[0]) for base in several_bases(subject, training, given)]
 
+    from maldrop_cli.analysis.arms import group
+    from maldrop_cli.analysis.compare import compare, of_vanilla
     from maldrop_cli.cli.session import Session, available, head_of, sized
+    from maldrop_cli.models.variants import Head, rhos_of
     from maldrop_cli.render.runs import arm_rows, failures, machine_line, mask_tables, sweep_table, sweep_title
-    from maldrop_cli.results.arms import group
-    from maldrop_cli.results.comparison import compare, of_vanilla
-    from maldrop_cli.results.points import runs_of_points, shared
-    from maldrop_cli.variants import Head, rhos_of
+    from maldrop_cli.runs.points import runs_of_points, shared
 
     session = Session(subject, training, device, output, execution)
 
@@ -107,7 +107,7 @@ def sweep(
     smoother = smooth_command(given.arguments, schedule)
     session.check(plan)  # all of it, before the first data set is loaded
     if dry_run:
-        from maldrop_cli.render.schedules import characters, dry_rows, plan_line, sweep_chart
+        from maldrop_cli.render.dry_run import characters, dry_rows, plan_line, sweep_chart
 
         known, left = session.finished(plan), session.estimate(plan)
         notes = [plan_line(len(points), len(named_seeds), len(plan), known, training.out, left)]
@@ -124,8 +124,12 @@ def sweep(
         )
     ]
 
-    by_settings = {repr(arm.config.identity()): arm for arm in group([*records, *runs_of_points(records, elsewhere)])}
-    comparison = compare([by_settings[repr(point.identity())] for point in points], of_vanilla(bases[0].p), margin=0.5)
+    by_settings = {
+        repr(arm.config.effective_settings()): arm for arm in group([*records, *runs_of_points(records, elsewhere)])
+    }
+    comparison = compare(
+        [by_settings[repr(point.effective_settings())] for point in points], of_vanilla(bases[0].p), margin=0.5
+    )
     notes = [machine_line(records), *failures(records)]
     tables = [sweep_table(comparison, title, notes, smoother)]
     if bases[0].fidelity_every:

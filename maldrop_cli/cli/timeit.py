@@ -21,10 +21,10 @@ from maldrop_cli.cli.options import (
 
 if TYPE_CHECKING:
     from maldrop_cli.config import RunConfig
-    from maldrop_cli.masks import Fidelity
-    from maldrop_cli.results.timings import ScalePoint, Timing
+    from maldrop_cli.mask_metrics import Fidelity
     from maldrop_cli.timing import Measured
     from maldrop_cli.timing.naive import NaiveTiming
+    from maldrop_cli.timing.timings import ScalePoint, Timing
 
 _PANEL = "Timing"
 AXES = ("classes", "width", "batch", "rho")
@@ -91,8 +91,8 @@ def timeit(
     from maldrop_cli.cli.output import check_output, check_plot_file, present
     from maldrop_cli.cli.settings import parse_names, subject_config
     from maldrop_cli.config import Dropout, MaldropError, Selector, UsageError, nearest, parse_omega
-    from maldrop_cli.sweep.axes import parse_single
-    from maldrop_cli.sweep.plan import subjects as subject_configs
+    from maldrop_cli.sweep.grammar import parse_single
+    from maldrop_cli.sweep.grid import subjects as subject_configs
 
     check_output(output)
     if plot is not None:
@@ -117,18 +117,19 @@ def timeit(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported
     from rich.console import Console
 
-    from maldrop_cli import datasets, devices
+    from maldrop_cli import machine as devices
     from maldrop_cli.cli.session import head_of, sized
+    from maldrop_cli.data import load as datasets
     from maldrop_cli.models import check_batches
+    from maldrop_cli.models.variants import check_variant
+    from maldrop_cli.record import describe_machine, environment
     from maldrop_cli.render.progress import Reporter
     from maldrop_cli.render.timings import phase_table, tables, timing_rows
-    from maldrop_cli.results.records import describe_machine, environment
-    from maldrop_cli.results.timings import doubts
     from maldrop_cli.timing import Setting, measure, naive, peak_mib, subjects
     from maldrop_cli.timing import harm as measure_harm
     from maldrop_cli.timing import phases as measure_phases
-    from maldrop_cli.timing import scale as measure_scale
-    from maldrop_cli.variants import check_variant
+    from maldrop_cli.timing import scaling as measure_scale
+    from maldrop_cli.timing.timings import doubts
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     where = devices.prepare(device.device, device.threads)
@@ -192,8 +193,8 @@ def timeit(
     ]
     present(shown, rows, output, raw)
     if plot is not None:
-        from maldrop_cli.render.plots import save
-        from maldrop_cli.render.plots.ratios import ratios
+        from maldrop_cli.plots import save
+        from maldrop_cli.plots.ratios import ratios
 
         save(ratios(rows, shown[0].title, describe_machine(machine)), plot)
 
@@ -209,8 +210,8 @@ def _timings(
     import math
 
     from maldrop_cli.config import Dropout
-    from maldrop_cli.results.timings import Timing
     from maldrop_cli.timing import naive, name_of
+    from maldrop_cli.timing.timings import Timing
 
     timings = []
     for each in configs:
@@ -224,8 +225,8 @@ def _timings(
                 raised=done.mask if done else None,
                 harm_of_joint=done.of_joint if done else None,
                 mask_of_joint=done.agreement if done else None,
-                rho=each.identity().get("rho"),
-                granularity=each.identity().get("granularity"),
+                rho=each.effective_settings().get("rho"),
+                granularity=each.effective_settings().get("granularity"),
                 device_ms=measured.device_ms.get(name),
             )
         )
@@ -257,16 +258,16 @@ def _present_scale(
 ) -> None:
     """Table, files and plot of the cost along an axis; ``fixed``: what stayed as it was."""
     from maldrop_cli.cli.output import present
+    from maldrop_cli.record import describe_machine
     from maldrop_cli.render.timings import scale_rows, scale_table, scale_title, where
-    from maldrop_cli.results.records import describe_machine
-    from maldrop_cli.results.timings import exponents, other_work
+    from maldrop_cli.timing.timings import exponents, other_work
 
     fits = exponents(points)
     rows = scale_rows(points, fits, axis, {**fixed, **where(machine)})
     words = ", ".join(f"{name} {value}" for name, value in fixed.items())
     present([scale_table(rows, fits, words, other_work(load))], rows, output)
     if plot is not None:
-        from maldrop_cli.render.plots import save
-        from maldrop_cli.render.plots.scale import scale
+        from maldrop_cli.plots import save
+        from maldrop_cli.plots.scale import scale
 
         save(scale(points, fits, axis, scale_title(axis), f"{words}; {describe_machine(machine)}"), plot)

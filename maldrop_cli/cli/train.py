@@ -54,7 +54,7 @@ def train(
     from maldrop_cli.cli.settings import base_config, smooth_command
     from maldrop_cli.cli.writable import check_writable
     from maldrop_cli.config import Dropout, Schedule, Selector, parse_name, parse_omega
-    from maldrop_cli.sweep.axes import parse_single
+    from maldrop_cli.sweep.grammar import parse_single
 
     check_output(output)
     if save:
@@ -70,10 +70,10 @@ def train(
     wanted, wanted_end = parse_single(rho, "--rho"), parse_single(training.rho_end, "--rho-end")
 
     from maldrop_cli.cli.session import Session, head_of, sized
-    from maldrop_cli.engine import Keeping
     from maldrop_cli.render.masks import pass_rate_table
     from maldrop_cli.render.runs import epoch_rows, train_table
-    from maldrop_cli.results import checkpoint
+    from maldrop_cli.runs import checkpoint
+    from maldrop_cli.train import Keeping
 
     session = Session(subject, training, device, output)
     head = head_of(config, subject)
@@ -84,7 +84,7 @@ def train(
             config = replace(config, horizon=start.config.horizon)
         checkpoint.check_settings(resume, start, config)
     if dry_run:
-        from maldrop_cli.render.schedules import characters, dry_rows, plan_line, train_chart
+        from maldrop_cli.render.dry_run import characters, dry_rows, plan_line, train_chart
 
         session.check([config])
         notes = [plan_line(1, 1, 1, session.finished([config]), training.out, session.estimate([config]))]

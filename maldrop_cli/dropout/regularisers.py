@@ -153,15 +153,15 @@ class CountedDropout(Regulariser):
         shape: of what is counted: (D,) neurons or (C, D) weights.
         pass_rate: ``cumulative``, over all training; ``epoch``, since :meth:`begin_epoch`; ``none``, no scaling.
 
-    ``drops``, how many examples each neuron or weight was dropped for, ``examples``, and ``culled``, in how many of
-    them another dropout had set it to 0 before, so that it could not be dropped, are buffers: they move, save and load
-    with the module. Each forward pass in training mode counts: under activation checkpointing twice, and with
+    ``drops``, how many examples each neuron or weight was dropped for, ``examples``, and ``already_zero``, in how many
+    of them another dropout had set it to 0 before, so that it could not be dropped, are buffers: they move, save and
+    load with the module. Each forward pass in training mode counts: under activation checkpointing twice, and with
     several processes on each for itself. A subclass gives :meth:`drop`.
     """
 
     drops: Tensor
     examples: Tensor
-    culled: Tensor
+    already_zero: Tensor
 
     def __init__(self, shape: Sequence[int], pass_rate: str = "cumulative") -> None:
         super().__init__()
@@ -170,26 +170,28 @@ class CountedDropout(Regulariser):
         self.pass_rate = pass_rate
         self.register_buffer("drops", torch.zeros(*shape, dtype=torch.int64))
         self.register_buffer("examples", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("culled", torch.zeros(*shape, dtype=torch.int64))
+        self.register_buffer("already_zero", torch.zeros(*shape, dtype=torch.int64))
 
-    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+    def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         """The hidden_ND and weight_CD of a training batch; adds to ``drops`` how many examples each was dropped for,
-        but for those in which it was culled before."""
+        but for those in which it was already_zero before."""
         raise NotImplementedError
 
     def pass_rates(self, dtype: torch.dtype | None = None) -> Tensor:
         """p^Pass of section 4.2: for each neuron or weight the share of training examples that it passed, of those in
         which it was there to be dropped; 1 before training. Shaped like ``drops``."""
-        return 1.0 - self.drops.to(dtype or torch.get_default_dtype()) / (self.examples - self.culled).clamp(min=1)
+        return 1.0 - self.drops.to(dtype or torch.get_default_dtype()) / (self.examples - self.already_zero).clamp(
+            min=1
+        )
 
-    def forward(self, layer: LastLayer, culled_ND: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``culled_ND``: True where a dropout before this one has set a neuron to 0."""
+    def forward(self, layer: LastLayer, zero_ND: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``zero_ND``: True where a dropout before this one has set a neuron to 0."""
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if self.training:
-            hidden_ND, weight_CD = self.drop(layer, culled_ND)
+            hidden_ND, weight_CD = self.drop(layer, zero_ND)
             self.examples += hidden_ND.shape[0]  # last: a call that raises counts nothing
-            if culled_ND is not None:
-                self.culled += culled_ND.sum(0)
+            if zero_ND is not None:
+                self.already_zero += zero_ND.sum(0)
         elif self.pass_rate != "none":
             precise = torch.promote_types(weight_CD.dtype, torch.float32)  # a count has more digits than bf16
             weight_CD = weight_CD * self.pass_rates(precise).to(weight_CD.dtype)
@@ -199,20 +201,20 @@ class CountedDropout(Regulariser):
         if self.pass_rate == "epoch":
             self.drops.zero_()
             self.examples.zero_()
-            self.culled.zero_()
+            self.already_zero.zero_()
 
     def drop_totals(self) -> tuple[int, int]:
         return int(self.drops.sum()), int(self.examples) * self.drops.numel()
 
-    def _drop_neurons(self, layer: LastLayer, drop: Tensor, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _drop_neurons(self, layer: LastLayer, drop: Tensor, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         """Zero and count the neurons ``drop``: drop_NR, or one drop_R for the whole batch."""
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if drop.ndim == 2:
-            counts = torch.ones_like(drop) if culled_ND is None else (~culled_ND).gather(1, drop).to(drop.dtype)
+            counts = torch.ones_like(drop) if zero_ND is None else (~zero_ND).gather(1, drop).to(drop.dtype)
             self.drops.index_add_(0, drop.flatten(), counts.flatten())
             return hidden_ND.scatter(1, drop, 0.0), weight_CD
         counts = torch.full_like(drop, hidden_ND.shape[0])
-        self.drops.index_add_(0, drop, counts if culled_ND is None else counts - culled_ND[:, drop].sum(0))
+        self.drops.index_add_(0, drop, counts if zero_ND is None else counts - zero_ND[:, drop].sum(0))
         if weight_CD.shape[0] <= hidden_ND.shape[0]:
             return hidden_ND, weight_CD.index_fill(1, drop, 0.0)
         return hidden_ND.index_fill(1, drop, 0.0), weight_CD
@@ -291,15 +293,15 @@ class TargetedDropout(RhoDropout):
         options = self.options._replace(generator=generator)
         return selected_mask(layer, self.selector, check_rho(rho, self.units), options)
 
-    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+    def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
         if self.rho == 0:
             return layer.hidden_ND, layer.weight_CD
-        if culled_ND is None:  # the fused kernel counts every drop
+        if zero_ND is None:  # the fused kernel counts every drop
             hidden_ND = drop_samples(layer, self.selector, self.rho, self.options, self.drops)
             if hidden_ND is not None:
                 return hidden_ND, layer.weight_CD
-        return self._drop_neurons(layer, self.select(layer), culled_ND)
+        return self._drop_neurons(layer, self.select(layer), zero_ND)
 
     def extra_repr(self) -> str:
         granularity = GRANULARITIES[self.options.per_sample]
@@ -328,7 +330,7 @@ class NestedDropout(CountedDropout):
         self.per_sample = granularity == "sample"
         self.generator = generator
 
-    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+    def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         examples, width = hidden_ND.shape
         uniform = torch.rand(
@@ -387,7 +389,7 @@ class MalDropConnect(RhoDropout):
         super().__init__((classes, width), classes * width, rho, pass_rate, "weight")
         self.omega = omega_value(omega, width, classes)
 
-    def drop(self, layer: LastLayer, culled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+    def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         check_layer(layer, "maldropconnect", needs_labels=True)
         if self.rho == 0:
             return layer.hidden_ND, layer.weight_CD
@@ -419,8 +421,8 @@ class Composition(Observed):
 
     Footnote 4 of the paper: to drop among the remaining neurons is not quite the same as one dropout layer after the
     other, since the second may set a 0 to 0. This is the latter. MalDrop after vanilla dropout scores the thinned
-    hidden layer, where a culled neuron scores 0. Where it takes one nevertheless, nothing is lost, and its pass rate
-    counts neither that example as a drop nor, wherever it was culled, as a pass.
+    hidden layer, where such a neuron scores 0. Where it takes one nevertheless, nothing is lost, and its pass rate
+    counts neither that example as a drop nor, wherever it was 0 before, as a pass.
     """
 
     def __init__(self, *members: Regulariser) -> None:
@@ -443,15 +445,15 @@ class Composition(Observed):
             member.rho = rho
 
     def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
-        hidden_ND, weight_CD, culled_ND = layer.hidden_ND, layer.weight_CD, None
+        hidden_ND, weight_CD, zero_ND = layer.hidden_ND, layer.weight_CD, None
         for member in self.members:
             now = layer._replace(hidden_ND=hidden_ND, weight_CD=weight_CD)
             if isinstance(member, CountedDropout):
-                hidden_ND, weight_CD = member(now, culled_ND)
+                hidden_ND, weight_CD = member(now, zero_ND)
             else:
                 hidden_ND, weight_CD = member(now)
                 if self.training:
-                    culled_ND = (now.hidden_ND != 0) & (hidden_ND == 0)
+                    zero_ND = (now.hidden_ND != 0) & (hidden_ND == 0)
         if self.training:
             gone_D = (weight_CD == 0).all(0) & (layer.weight_CD != 0).any(0)
             self._observe(layer.hidden_ND[:1], hidden_ND[:1].masked_fill(gone_D, 0.0))

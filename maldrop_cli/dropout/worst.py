@@ -28,11 +28,11 @@ from torch import Tensor
 
 from maldrop_cli.dropout.scores import LastLayer, Options, against, gradient, single, single_near
 
-MOST_SETS = 100_000  # that `exhaustive` tries
+MAX_SETS = 100_000  # that `exhaustive` tries
 SETS_AT_ONCE = 2048
-MOST_CLIMBS = 2  # of a whole batch: how many starts are climbed from, the worst ones
+MAX_CLIMBS = 2  # of a whole batch: how many starts are climbed from, the worst ones
 ROWS_AT_ONCE = 256  # starts x classes in one matrix product
-MOST_BLOCKS = 8  # of neurons in such a product: threads share blocks, but not a product with so few rows
+MAX_BLOCKS = 8  # of neurons in such a product: threads share blocks, but not a product with so few rows
 
 
 class WorstSet(NamedTuple):
@@ -84,7 +84,7 @@ def greedy(layer: LastLayer, rho: int, options: Options) -> Tensor:
 
 
 def exhaustive(layer: LastLayer, rho: int, options: Options) -> Tensor:
-    """The worst of all binom(D, rho) sets. ValueError, naming the count, where there are more than ``MOST_SETS``."""
+    """The worst of all binom(D, rho) sets. ValueError, naming the count, where there are more than ``MAX_SETS``."""
     examples, width = layer.hidden_ND.shape
     if refusal := too_many_sets(width, rho):
         raise ValueError(f"the selector {refusal}")
@@ -113,11 +113,11 @@ def exhaustive(layer: LastLayer, rho: int, options: Options) -> Tensor:
 def too_many_sets(width: int, rho: int) -> str:
     """Why ``exhaustive`` would refuse, naming the count; empty where it would not."""
     count = math.comb(width, rho)
-    if count <= MOST_SETS:
+    if count <= MAX_SETS:
         return ""
     shown = f"{count:,}" if count < 10**9 else f"10^{math.log10(count):.1f}"
     return (
-        f"exhaustive would have to try {shown} sets of {rho} among {width} neurons, and takes at most {MOST_SETS:,}; "
+        f"exhaustive would have to try {shown} sets of {rho} among {width} neurons, and takes at most {MAX_SETS:,}; "
         "joint looks for the worst set without trying all"
     )
 
@@ -246,7 +246,7 @@ def _climb_batch(layer: LastLayer, rho: int, options: Options) -> tuple[Tensor, 
 
     drop_SR = _top(_batch_starts(layer, logits_CN, right_CN, rho, options), rho)
     height_S, _ = look(drop_SR, torch.arange(len(drop_SR)))
-    drop_SR = drop_SR[height_S.topk(min(MOST_CLIMBS, len(height_S))).indices]
+    drop_SR = drop_SR[height_S.topk(min(MAX_CLIMBS, len(height_S))).indices]
     height_S, rounds = _climb(drop_SR, options.iterations, look, scores)
     return drop_SR[height_S.argmax()], rounds
 
@@ -255,7 +255,7 @@ def _summed(layer: LastLayer, difference_SCN: Tensor) -> Tensor:
     """score_SD = sum_n h_nj sum_k d_kn W_kj: V_j(p) summed over the batch where d is 1 for the right class, less p."""
     hidden_ND, weight_CD, _, _ = layer
     classes, width = weight_CD.shape
-    blocks = math.gcd(width, MOST_BLOCKS)
+    blocks = math.gcd(width, MAX_BLOCKS)
     hidden_BNd = hidden_ND.unflatten(1, (blocks, -1)).transpose(0, 1)
     weight_BCd = weight_CD.unflatten(1, (blocks, -1)).transpose(0, 1)
     scores = []

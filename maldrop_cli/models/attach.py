@@ -21,8 +21,8 @@ from maldrop_cli.config import (
 )
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.models.classifier import Classifier, head_of
-from maldrop_cli.models.cut import cut, find_end
-from maldrop_cli.variants import Head, build_regulariser, check_variant
+from maldrop_cli.models.strip_head import cut, find_end
+from maldrop_cli.models.variants import Head, build_regulariser, check_variant
 
 
 def attach(

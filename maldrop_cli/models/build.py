@@ -6,10 +6,10 @@ import torch
 
 from maldrop_cli.config import CNN, RunConfig, UsageError
 from maldrop_cli.dropout import DropoutLinear
-from maldrop_cli.models import torchvision_models
+from maldrop_cli.models import torchvision as torchvision_models
 from maldrop_cli.models.classifier import Classifier, Shape, head_of
 from maldrop_cli.models.paper_cnn import PaperCNN
-from maldrop_cli.variants import Head, build_regulariser
+from maldrop_cli.models.variants import Head, build_regulariser
 
 
 def hidden_width(model: str, depth: int, shape: Shape) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.config import Unit
+from maldrop_cli.record import PROBED, EpochRow, RunRecord
 from maldrop_cli.render.tables import Column, Table, number, plural
-from maldrop_cli.results.arms import Arm
-from maldrop_cli.results.records import PROBED, EpochRow, RunRecord
 
 MEASURED = ("turnover", *PROBED, "fidelity")  # of EpochRow
 REPORTED = ("never_passed", "always_passed")  # of RunRecord

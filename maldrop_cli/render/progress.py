@@ -17,8 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from maldrop_cli.record import EpochRow
 from maldrop_cli.render.tables import duration, number
-from maldrop_cli.results.records import EpochRow
 
 
 class Reporter:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from maldrop_cli.analysis.arms import Arm
+from maldrop_cli.analysis.compare import Comparison
+from maldrop_cli.analysis.settings import order, settings_of, varying
+from maldrop_cli.record import RunRecord
 from maldrop_cli.render.runs import (
     arm_table,
     cell,
@@ -14,10 +18,6 @@ from maldrop_cli.render.runs import (
     verdict_table,
 )
 from maldrop_cli.render.tables import Column, Table, plural
-from maldrop_cli.results.arms import Arm
-from maldrop_cli.results.comparison import Comparison
-from maldrop_cli.results.records import RunRecord
-from maldrop_cli.results.settings import order, settings_of, varying
 
 DIGITS = 8  # of a data digest, where it is shown
 
@@ -94,7 +94,7 @@ def _digests(records: Sequence[RunRecord]) -> dict[str, list[str]]:
 
 def _images(run: RunRecord) -> str:
     """The images that a run asked for, in words."""
-    data = run.config.identity()["data"]
+    data = run.config.effective_settings()["data"]
     return " ".join(
         cell(data[name]) for name in ("dataset", "shape", "classes", "images", "image_size") if data.get(name)
     )

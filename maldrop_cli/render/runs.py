@@ -6,14 +6,14 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from maldrop_cli.analysis.arms import Arm, marked_epochs, time_ratio
+from maldrop_cli.analysis.compare import Comparison
+from maldrop_cli.analysis.settings import NUMERIC, settings_of, varying
+from maldrop_cli.analysis.stats import Difference, Outcome
 from maldrop_cli.config import CNN, FURTHER_SETTINGS, RunConfig, Schedule
+from maldrop_cli.record import EpochRow, RunRecord, Status, describe_machine
 from maldrop_cli.render import masks
 from maldrop_cli.render.tables import TRY, Column, Table, duration, number, plural, plus_minus
-from maldrop_cli.results.arms import Arm, marked_epochs, time_ratio
-from maldrop_cli.results.comparison import Comparison
-from maldrop_cli.results.records import EpochRow, RunRecord, Status, describe_machine
-from maldrop_cli.results.settings import NUMERIC, settings_of, varying
-from maldrop_cli.results.stats import Difference, Outcome
 
 EFFECTIVE = (
     *("batch_size", "lr", "momentum", "weight_decay", "period", "rate", "rho_end", "horizon", "pass_rate"),
@@ -25,7 +25,7 @@ SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The columns that say what was trained; empty where a setting has no effect."""
-    effective = config.identity()
+    effective = config.effective_settings()
     return {
         "dataset": str(config.data.dataset),
         "model": config.model,
@@ -41,7 +41,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """The other columns that tell runs apart; empty where a setting has no effect."""
-    effective = config.identity()
+    effective = config.effective_settings()
     data = effective["data"]
     shape = data.get("shape")
     return {
@@ -62,7 +62,7 @@ def _text(value: object) -> str | None:
 def name(config: RunConfig, without: str = "", also: Collection[str] = ()) -> str:
     """A variant in few words. ``without``: a setting that is left out; ``also``: settings that are said even where
     they are at their default."""
-    effective = {field: value for field, value in config.identity().items() if field != without}
+    effective = {field: value for field, value in config.effective_settings().items() if field != without}
 
     def differs(field: str) -> bool:
         """Whether the setting has an effect and is not the default, or is wanted all the same."""
@@ -99,7 +99,7 @@ def schedule_settings(configs: Iterable[RunConfig]) -> list[str]:
     settings_of = {
         config.schedule: [f"{key.replace('_', '-')} {getattr(config, key)}" for key in keys]
         for config in configs
-        if "schedule" in config.identity() and (keys := FURTHER_SETTINGS["schedule"].get(config.schedule))
+        if "schedule" in config.effective_settings() and (keys := FURTHER_SETTINGS["schedule"].get(config.schedule))
     }
     parts = [f"{schedule}: {', '.join(values)}" for schedule, values in settings_of.items()]
     return [f"{'; '.join(parts)}."] if parts else []
@@ -373,7 +373,7 @@ def sweep_title(points: Sequence[RunConfig], seeds: int) -> str:
     first = points[0]
     one = {settings_line(point) for point in points} == {settings_line(first)}
     shared = settings_line(first) if one else "a grid over data, models or learning rates"
-    selectors = list(dict.fromkeys(point.selector for point in points if "selector" in point.identity()))
+    selectors = list(dict.fromkeys(point.selector for point in points if "selector" in point.effective_settings()))
     words = [*selectors, f"{first.granularity} masks", plural(seeds, "seed")]
     return ", ".join([shared, *(words if len(selectors) < 2 else words[len(selectors) :])])
 
@@ -390,7 +390,7 @@ def grid_columns(points: Sequence[RunConfig]) -> list[Column]:
 
 def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[Column]:
     """A column for each of the settings ``names``; empty where one has no effect. ``several``: by row, as
-    :func:`maldrop_cli.results.settings.settings_of` gives them."""
+    :func:`maldrop_cli.analysis.settings.settings_of` gives them."""
     return [
         Column(name.replace("_", "-"), [cell(each.get(name)) for each in several], left=name not in NUMERIC)
         for name in names
@@ -463,14 +463,14 @@ def _drop_rates(arm: Arm) -> list[float]:
 
 def is_annealed(config: RunConfig) -> bool:
     """Whether the run's rho follows equation (1) or (2)."""
-    return config.identity().get("schedule") in (Schedule.FORWARD, Schedule.REVERSE)
+    return config.effective_settings().get("schedule") in (Schedule.FORWARD, Schedule.REVERSE)
 
 
 def scheduled_rates(runs: Iterable[RunRecord]) -> list[float]:
     """What the schedule asked for in each epoch, in percent; of a variant that drops neurons at random as well, the
     drop rate says more than that."""
     return [
-        row.drop_rate if "p" not in run.config.identity() else 100 * (row.rho_mean or 0) / run.hidden_width
+        row.drop_rate if "p" not in run.config.effective_settings() else 100 * (row.rho_mean or 0) / run.hidden_width
         for run in runs
         for row in run.epochs
     ]

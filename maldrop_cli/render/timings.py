@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.config import CNN, RunConfig
+from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, plus_minus, with_interval
-from maldrop_cli.results.records import describe_machine
-from maldrop_cli.results.timings import Exponent, ScalePoint, Timing
+from maldrop_cli.timing.timings import Exponent, ScalePoint, Timing
 
 # Section 5.1.1: seconds for ten epochs of MNIST on a Tesla K80, and our subject of the same form.
 PAPER_SECONDS = {
@@ -27,7 +27,7 @@ def timing_rows(
 ) -> list[dict[str, Any]]:
     """One row a subject; ratios are medians of the ratios within each round, with a 95 % bootstrap interval.
 
-    ``machine``: as :func:`maldrop_cli.results.records.environment` gives it. ``how``: further columns that are the same
+    ``machine``: as :func:`maldrop_cli.record.environment` gives it. ``how``: further columns that are the same
     in all rows.
     """
     how = how or {}

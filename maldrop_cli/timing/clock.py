@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 
 import torch
 
-from maldrop_cli.devices import synchronize
-from maldrop_cli.results.stats import ratio_interval
+from maldrop_cli.analysis.stats import ratio_interval
+from maldrop_cli.machine import synchronize
 from maldrop_cli.timing.events import DeviceTimer, device_timer
 
 SAMPLE_SECONDS = 0.02  # a sample holds as many steps as fit, at least one: far above a clock's resolution
-MOST_STEPS = 200
+MAX_STEPS = 200
 WARM_UP = 3  # steps of each subject that are thrown away at least
 SETTLED = 0.1  # warm-up goes on until a step takes no less than the one before, but for this share
-MOST_WARM_UP = 20
-FEWEST_ROUNDS = 10
-MOST_ROUNDS = 2000
+MAX_WARM_UP = 20
+MIN_ROUNDS = 10
+MAX_ROUNDS = 2000
 CHECK_EVERY = 5  # rounds
 
 Clock = Callable[[], float]
@@ -91,7 +91,7 @@ def measure(
         steps = {}
         for subject in subjects:
             warm = _warm_up(lambda subject=subject: sample(subject, 1))  # type: ignore[misc]
-            steps[subject.name] = max(1, min(MOST_STEPS, round(SAMPLE_SECONDS / max(warm, 1e-9))))
+            steps[subject.name] = max(1, min(MAX_STEPS, round(SAMPLE_SECONDS / max(warm, 1e-9))))
         samples: dict[str, list[float]] = {subject.name: [] for subject in subjects}
         device_ms: dict[str, list[float]] = {subject.name: [] for subject in subjects if timer}
         done, finished, spent = 0, False, False
@@ -105,8 +105,8 @@ def measure(
                 finished = done >= rounds
                 tick("timing rounds", done, rounds)
                 continue
-            spent = clock() - began >= budget or done >= MOST_ROUNDS
-            if spent or (done >= FEWEST_ROUNDS and done % CHECK_EVERY == 0):
+            spent = clock() - began >= budget or done >= MAX_ROUNDS
+            if spent or (done >= MIN_ROUNDS and done % CHECK_EVERY == 0):
                 finished = spent or widest_interval(samples, references)[0] <= precision
             tick("timing, % of the budget", 100 if finished else min(99, int(100 * (clock() - began) / budget)), 100)
     widest = widest_interval(samples, references)
@@ -129,7 +129,7 @@ def widest_interval(samples: dict[str, list[float]], references: Sequence[str]) 
 def _warm_up(step: Callable[[], float]) -> float:
     """Seconds of the last of the steps that are thrown away."""
     before = step()
-    for number in range(2, MOST_WARM_UP + 1):
+    for number in range(2, MAX_WARM_UP + 1):
         now = step()
         if number >= WARM_UP and now > (1 - SETTLED) * before:
             break

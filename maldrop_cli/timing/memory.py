@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from maldrop_cli.devices import synchronize
+from maldrop_cli.machine import synchronize
 
 
 def peak_mib(step: Callable[[], None], device: torch.device) -> float:

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from maldrop_cli.config import Granularity, RunConfig
-from maldrop_cli.devices import synchronize
 from maldrop_cli.dropout import SELECTORS
 from maldrop_cli.dropout.naive import NAIVE
 from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
 from maldrop_cli.dropout.selectors import mask_of, top_rho
-from maldrop_cli.masks import overlap
+from maldrop_cli.machine import synchronize
+from maldrop_cli.mask_metrics import overlap
+from maldrop_cli.timing.cases import Setting, last_layer
 from maldrop_cli.timing.clock import Clock
-from maldrop_cli.timing.subjects import Setting, last_layer
 
 REPEATS = 3
 AGREEMENT_EXAMPLES = 8

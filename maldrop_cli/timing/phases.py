@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 
-from maldrop_cli import masks
+from maldrop_cli import mask_metrics
 from maldrop_cli.config import RunConfig
-from maldrop_cli.devices import synchronize
 from maldrop_cli.dropout import TargetedDropout
 from maldrop_cli.dropout.scores import SCORES, LastLayer
 from maldrop_cli.dropout.selectors import scores_apart
+from maldrop_cli.machine import synchronize
 from maldrop_cli.models import make_optimizer
+from maldrop_cli.timing.cases import Setting, fresh_model, name_of, random_images, random_labels
 from maldrop_cli.timing.clock import WARM_UP, Clock
-from maldrop_cli.timing.subjects import Setting, fresh_model, name_of, random_images, random_labels
 
 PHASES = ("forward", "score", "select", "mask", "backward", "optimizer")
 
@@ -81,7 +81,7 @@ class _Stepper:
 
     def _choosing(self, layer: LastLayer) -> tuple[float, float]:
         """(seconds to score, seconds of the selector beyond that)."""
-        part = masks.counted(self.model.head.regulariser)
+        part = mask_metrics.counted(self.model.head.regulariser)
         if not isinstance(part, TargetedDropout):
             return 0.0, 0.0
         start = self._now()

@@ -1,0 +1,192 @@
+"""In processes of this machine, which may die: each trains one run after the other and reports over a pipe.
+
+Spawned, not forked: a fork would copy torch's threads in mid-work, and can't use CUDA. Pipes tell all there is to know:
+a job goes down, events come up; anything that comes down while a run is under way means "stop after this epoch"; the
+end of the pipe means that the process at its other end is dead.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from maldrop_cli.config import MaldropError
+from maldrop_cli.record import Status
+from maldrop_cli.sweep.job_queue import Ended, Event, Job, JobQueue, OpenWork
+
+TICK_SECONDS = 0.2  # how long a signal may go unheeded
+STILLBORN = 5  # workers that die one after the other before they are ready: the next ones will, too
+
+
+@dataclass
+class _Worker:
+    """``gpu``: what CUDA_VISIBLE_DEVICES is to be, None: as it is. ``job``: what is under way. ``leaves``: after a run
+    that raised, it ends of itself."""
+
+    process: BaseProcess
+    connection: Connection
+    gpu: str | None
+    ready: bool = False
+    leaves: bool = False
+    told_to_stop: bool = False
+    job: Job | None = None
+
+
+def processes(ledger: JobQueue, open_work: OpenWork, count: int, gpus: Sequence[str] = ()) -> None:
+    """Carry out all jobs of ``ledger`` in ``count`` processes, each with one of ``gpus``, in turn.
+
+    A worker that dies is replaced, and so is one whose run raised: its memory may be in any state. MaldropError where a
+    worker can't go on at all: the data are gone, say, or the disk is full.
+    """
+    start = partial(_start, open_work)
+    workers = [start(gpus[index % len(gpus)] if gpus else None) for index in range(count)]
+    stillborn = 0
+    try:
+        while workers:
+            by_connection = {worker.connection: worker for worker in workers}
+            for connection in wait(list(by_connection), timeout=TICK_SECONDS):
+                worker = by_connection[connection]  # type: ignore[index]
+                if _heard(worker, ledger):
+                    stillborn = 0 if worker.ready else stillborn
+                    continue
+                workers.remove(worker)
+                stillborn += not worker.ready
+                reason = _bury(worker)
+                if worker.job:
+                    ledger.died(worker.job, reason)
+                if stillborn == STILLBORN:
+                    raise MaldropError(f"workers end before they have begun: {reason}; --executor serial needs none")
+                if ledger.waiting and not ledger.stopping:
+                    workers.append(start(worker.gpu))
+            _hand_out(workers, ledger)
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            _bury(worker)
+
+
+def _hand_out(workers: list[_Worker], ledger: JobQueue) -> None:
+    """Give jobs to workers that have none, and send home those that are not needed any more."""
+    for worker in workers:
+        if worker.ready and not worker.job and not worker.leaves and (job := ledger.take()):
+            worker.job = job
+            _send(worker, job)
+    busy = any(worker.job for worker in workers)
+    if ledger.stopping or not (ledger.waiting or busy):
+        for worker in workers:
+            if not worker.told_to_stop:
+                worker.told_to_stop = True
+                _send(worker, None)
+
+
+def _send(worker: _Worker, message: Job | None) -> None:
+    with suppress(OSError):  # a dead worker is found out by the end of its pipe
+        worker.connection.send(message)
+
+
+def _heard(worker: _Worker, ledger: JobQueue) -> bool:
+    """Take in the next message of a worker; False when it is dead. MaldropError, if that is what it says."""
+    try:
+        message: Event | MaldropError | None = worker.connection.recv()
+    except (EOFError, OSError):
+        return False
+    if isinstance(message, MaldropError):
+        raise message
+    if message is None:
+        worker.ready = True
+    elif isinstance(message, Ended):
+        worker.job, worker.leaves = None, message.record.status is Status.FAILED
+        ledger.ended(message)
+    else:
+        ledger.listener(message)
+    return True
+
+
+def _bury(worker: _Worker) -> str:
+    """Wait for the end of a worker; how it died."""
+    worker.connection.close()
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    worker.process.close()
+    return describe_exit(code)
+
+
+def describe_exit(code: int) -> str:
+    """The exit code of a worker in words: negative where a signal killed it."""
+    if code >= 0:
+        return f"its worker ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ", for want of memory perhaps" if name == "SIGKILL" else ""
+    return f"its worker was killed by {name}{hint}"
+
+
+def _start(open_work: OpenWork, gpu: str | None) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, open_work, gpu))
+    with _ignoring_ctrl_c():
+        process.start()
+    theirs.close()  # so that the pipe ends with the worker
+    return _Worker(process, ours, gpu)
+
+
+@contextmanager
+def _ignoring_ctrl_c() -> Iterator[None]:
+    """A process keeps ignoring what its parent ignored when it began: a terminal sends Ctrl-C to all of them, and here
+    the parent decides. It misses a Ctrl-C of these milliseconds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# --- in the worker ---------------------------------------------------------------------------------------------------
+
+
+def _serve(connection: Connection, open_work: OpenWork, gpu: str | None) -> None:
+    """Open the work, say so with None, and carry out jobs until None comes or the parent is dead."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # in time: nothing has asked for a device yet
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with suppress(EOFError, OSError):  # the parent is dead
+        try:
+            _work(connection.recv, connection.send, connection.poll, open_work)
+        except MaldropError as error:
+            connection.send(error)
+
+
+def _work(
+    receive: Callable[[], Job | None], send: Callable[[Any], None], stop: Callable[[], bool], open_work: OpenWork
+) -> None:
+    work = open_work()
+    send(None)
+    while job := receive():
+        end = work(job, send, stop)
+        send(end)
+        if end.record.status is Status.FAILED:
+            return
+
+
+def _die_with_parent() -> None:
+    """On every system: the operating system closes what a dead process had open, and that is what this waits for."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,131 @@
+"""A run under way on disk: all that it takes to go on as if it had never stopped.
+
+A checkpoint is what ``torch.save`` writes, tensors, numbers and words alone, with a checksum behind it; so
+``torch.load(FILE, weights_only=True)`` reads it as well. It appears in one piece, and is believed only if the checksum
+fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maldrop_cli.config import SCHEMA, MaldropError, RunConfig, UsageError
+from maldrop_cli.files import atomic_write
+
+FORMAT = 1  # raise it whenever older checkpoints can't be gone on from
+_MARK = b"maldrop-sha256:"
+_TRAILER_BYTES = len(_MARK) + 64
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``device``: a torch device type, whose random streams other types can't go on with. ``environment``: as in the
+    run's record. ``training``: what :meth:`maldrop_cli.train.Training.state` gives."""
+
+    config: RunConfig
+    data_digest: str
+    device: str
+    environment: dict[str, Any]
+    training: dict[str, Any]
+
+    @property
+    def epochs(self) -> int:
+        """How many are done."""
+        return len(self.training["rows"])
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Put it into ``path``, in one piece. OSError if the disk is full."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "schema": SCHEMA, **vars(checkpoint), "config": _plain(checkpoint.config)}, buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+        file.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
+
+
+def read(path: Path) -> Checkpoint:
+    """MaldropError, one line, when there is none, or a damaged or a foreign one."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MaldropError(f"the checkpoint {path} can't be read: {error.strerror or error}") from None
+    payload, trailer = memoryview(content)[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
+    if trailer != _MARK + hashlib.sha256(payload).hexdigest().encode():
+        raise MaldropError(f"{path} is no checkpoint, or a damaged one: its checksum is wrong or missing")
+    try:
+        stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        versions = stored.pop("format"), stored.pop("schema")
+        if versions != (FORMAT, SCHEMA):
+            raise ValueError(f"its format is {versions}, and this version reads {(FORMAT, SCHEMA)}")
+        return Checkpoint(**stored | {"config": RunConfig.from_dict(stored["config"])})
+    except Exception as error:  # a foreign file can raise nearly anything
+        reason = " ".join(str(error).split())
+        raise MaldropError(f"the checkpoint {path} is foreign ({type(error).__name__}: {reason})") from None
+
+
+def check_settings(path: Path, checkpoint: Checkpoint, config: RunConfig) -> None:
+    """UsageError, naming the first setting that differs, unless ``config`` goes on from ``checkpoint``. It may have
+    more epochs, but no fewer than are done."""
+    there, here = _flat(checkpoint.config), _flat(config)
+    for name in dict.fromkeys([*here, *there]):
+        if name != "epochs" and there.get(name) != here.get(name):
+            flag, was, wanted = _flag(name), _shown(there.get(name)), _shown(here.get(name))
+            a_word = was[0].isalnum() and not isinstance(there[name], bool)
+            remedy = f"; --{flag} {was} goes on from it" if a_word else ""
+            raise UsageError(
+                f"--resume: {path} is a checkpoint of other settings: {flag} is {was} there and {wanted} here{remedy}"
+            )
+    if config.epochs < checkpoint.epochs:
+        raise UsageError(
+            f"--resume: {path} has {checkpoint.epochs} epochs behind it, more than --epochs {config.epochs}; "
+            f"--epochs {checkpoint.epochs} or more goes on from it"
+        )
+
+
+def check_data(checkpoint: Checkpoint, digest: str, device: str) -> None:
+    """UsageError where the images, or the type of device, are not those of ``checkpoint``."""
+    if checkpoint.data_digest != digest:
+        raise UsageError(
+            f"--resume: this is a checkpoint of other data: the images of {checkpoint.config.data.dataset} "
+            f"have the digest {checkpoint.data_digest[:8]} there and {digest[:8]} here"
+        )
+    if checkpoint.device != device:
+        raise UsageError(
+            f"--resume: this checkpoint was made on {checkpoint.device}, {device} has other random numbers; "
+            f"--device {checkpoint.device} goes on from it"
+        )
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """The settings that matter to a run, those of its data among the others, as they stand on a command line."""
+    identity = config.effective_settings()
+    data: dict[str, Any] = identity.pop("data")
+    return data | identity
+
+
+def _flag(name: str) -> str:
+    return {"fidelity_every": "fidelity"}.get(name, name.replace("_", "-"))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "x".join(map(str, value))
+    return "(none)" if value is None else str(value)
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """As ``dataclasses.asdict``, with words in place of enums: pickle writes those by the name of their class."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        return str(value) if isinstance(value, str) else value
+
+    settings: dict[str, Any] = plain(asdict(config))
+    return settings

@@ -1,0 +1,204 @@
+"""Runs on disk: one folder a run, named by its id.
+
+``config.json`` (the settings and where it runs) is written first, ``epochs.jsonl`` grows by a line an epoch, and
+``result.json``, the whole record, appears at the end in one piece, with a checksum. A folder without a result is an
+unfinished run; ``checkpoint.pt`` in it is what that goes on from. Whoever trains a run holds its lock, a lock of the
+operating system, which no process takes to its grave. ``points.jsonl`` beside the folders: see points.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from maldrop_cli.config import SCHEMA, MaldropError
+from maldrop_cli.files import atomic_write
+from maldrop_cli.record import EpochRow, RunRecord, from_json, rows_from_json, to_json
+from maldrop_cli.runs.points import Shared
+
+Warn = Callable[[str], None]
+LOCKS = ".locks"
+POINTS = "points.jsonl"
+POLL_SECONDS = 0.1
+
+
+class Store:
+    """The runs in one folder. Every method raises MaldropError, one line, when the disk does not play along."""
+
+    def __init__(self, root: Path, warn: Warn = lambda message: None) -> None:
+        self.root = root
+        self.warn = warn
+
+    def prepare(self) -> None:
+        """Create the folder, and find out now, not after an hour of training, whether it can be written."""
+        with self._explained():
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.write_text("maldrop")
+            probe.unlink()
+
+    @contextmanager
+    def lock(
+        self, run_id: str, on_wait: Callable[[], None] = lambda: None, give_up: Callable[[], bool] = lambda: False
+    ) -> Iterator[bool]:
+        """Hold the lock of a run: yields whether it was had. While another process holds it, wait, after one call of
+        ``on_wait``, until ``give_up`` returns True."""
+        with self._explained():
+            (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
+            held = filelock.FileLock(self.root / LOCKS / f"{run_id}.lock")
+            waited = False
+            while not held.is_locked:
+                try:
+                    held.acquire(timeout=POLL_SECONDS if waited else 0)
+                except filelock.Timeout:
+                    if not waited:
+                        on_wait()
+                    if give_up():
+                        break
+                    waited = True
+        try:
+            yield held.is_locked
+        finally:
+            held.release()
+
+    def start(self, record: RunRecord, rows: Sequence[EpochRow] = ()) -> None:
+        """Open the folder of a run that begins, or that goes on after ``rows`` of a checkpoint; where there are none,
+        an old checkpoint goes. A result of the same run stays until :meth:`finish` replaces it."""
+        folder = self.root / record.run_id
+        with self._explained():
+            folder.mkdir(parents=True, exist_ok=True)
+            for half_written in folder.glob(".*"):  # by a process that was killed
+                half_written.unlink()
+            if not rows:
+                self.checkpoint(record.run_id).unlink(missing_ok=True)
+            _write(folder / "epochs.jsonl", "".join(map(_line, rows)))
+            _write(folder / "config.json", _sealed(record))
+
+    def append(self, run_id: str, row: EpochRow) -> None:
+        """Add one epoch to a run under way."""
+        with self._explained(), (self.root / run_id / "epochs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def finish(self, record: RunRecord) -> None:
+        """Write the final record; of a run that has nothing left to train the checkpoint goes."""
+        with self._explained():
+            _write(self.root / record.run_id / "result.json", _sealed(record))
+            if record.finished:
+                self.checkpoint(record.run_id).unlink(missing_ok=True)
+
+    def checkpoint(self, run_id: str) -> Path:
+        """Where the checkpoint of a run under way lies."""
+        return self.root / run_id / "checkpoint.pt"
+
+    def keep_checkpoint(self, run_id: str, write: Callable[[Path], None]) -> None:
+        """Have ``write`` put a checkpoint in its place."""
+        with self._explained():
+            write(self.checkpoint(run_id))
+
+    def load(self, run_id: str) -> RunRecord | None:
+        """A stored run, finished or not; None, after a warning if it is damaged, when there is nothing to read."""
+        return self._read(run_id, "result.json") or self.under_way(run_id)
+
+    def under_way(self, run_id: str) -> RunRecord | None:
+        """As :meth:`load`, but what the latest try has come to, whatever an earlier one did."""
+        record = self._read(run_id, "config.json")
+        return record and replace(record, epochs=self._rows(self.root / run_id))
+
+    def _read(self, run_id: str, name: str) -> RunRecord | None:
+        path = self.root / run_id / name
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {stored['schema']}, and this version reads {SCHEMA}")
+            if stored.pop("checksum", None) not in (None, _checksum(stored)):  # runs of 0.1 have none
+                raise ValueError("its checksum is wrong")
+            return from_json(stored)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
+            self.warn(f"{path} is left out, as it is damaged or foreign ({type(error).__name__}: {error})")
+            return None
+
+    def scan(self) -> Iterator[RunRecord]:
+        """Every readable run in the folder, in the order of their ids."""
+        with self._explained():
+            folders = sorted(path.name for path in self.root.iterdir() if (path / "config.json").is_file())
+        for name in folders:
+            if record := self.load(name):
+                yield record
+
+    def add_points(self, points: Sequence[Shared]) -> None:
+        """Write down which points of a sweep have the runs of another; what is known already stays."""
+        if not points:
+            return
+        with self.lock(POINTS), self._explained():
+            known = dict.fromkeys(self._point_lines())
+            lines = known | dict.fromkeys(json.dumps({"schema": SCHEMA, **each.to_json()}) for each in points)
+            if lines != known:
+                _write(self.root / POINTS, "".join(f"{line}\n" for line in lines))
+
+    def points(self) -> list[Shared]:
+        """All that :meth:`add_points` was told; a damaged line is left out, after a warning."""
+        found = []
+        with self._explained():
+            lines = self._point_lines()
+        for number, line in enumerate(lines, 1):
+            try:
+                stored = json.loads(line)
+                if stored["schema"] == SCHEMA:
+                    found.append(Shared.from_json(stored))
+            except (ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
+                where = f"line {number} of {self.root / POINTS}"
+                self.warn(f"{where} is left out, as it is damaged ({type(error).__name__}: {error})")
+        return found
+
+    def _point_lines(self) -> list[str]:
+        path = self.root / POINTS
+        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+
+    def _rows(self, folder: Path) -> tuple[EpochRow, ...]:
+        """The whole lines of ``epochs.jsonl``; a line cut short by a kill ends them."""
+        rows: list[EpochRow] = []
+        try:
+            for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines():
+                rows += rows_from_json([json.loads(line)])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return tuple(rows)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise MaldropError(
+                f"the results folder {self.root} fails: {reason}; --out DIR names another, and finished runs are kept"
+            ) from None
+
+
+def _line(row: EpochRow) -> str:
+    return json.dumps(asdict(row)) + "\n"
+
+
+def _sealed(record: RunRecord) -> str:
+    """A record as JSON, with its schema and a checksum over all the rest."""
+    content = {"schema": SCHEMA, **to_json(record)}
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=1)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, content: str) -> None:
+    with atomic_write(path) as file:
+        file.write(content.encode())

@@ -1,0 +1,239 @@
+"""The grammar of everything that can be swept.
+
+256                 a number                0..4096        nine evenly spaced points
+6.25%               of the layer's width    0..4096/17     a number of points
+0,256,1024          commas between any      0..4096:512    a step
+                                            1..4096*2      a factor
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maldrop_cli.config import MAX_COUNT, Omega, Unit, UsageError, parse_omega
+
+DEFAULT_POINTS = 9
+MAX_POINTS = 10_000
+SWEPT = ("--rho", "--omega", "--lr", "--p")  # the numbers that `sweep` takes several of
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]\w*")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number, or a percentage of the layer's width."""
+
+    value: float
+    percent: bool = False
+
+    def count(self, available: int, flag: str, unit: Unit = Unit.NEURON) -> int:
+        """As a whole number of the ``available`` neurons (channels, weights), rounded half up, but at least 1 where it
+        is a percentage above 0; UsageError outside 0 to ``available``."""
+        exact = self.value * available / 100 if self.percent else self.value
+        if not 0 <= exact <= available:
+            shown = f"{self.value:g}%" if self.percent else f"{self.value:g}"
+            whole = "the layer's width" if unit is Unit.NEURON else f"the layer's {available} {unit}s"
+            raise UsageError(f"{flag}: {shown} is not within {whole}, 0 to {available} (or 0% to 100%)")
+        return max(math.floor(exact + 0.5), 1 if self.percent and exact > 0 else 0)
+
+
+NOTHING = Quantity(0)
+
+
+def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> list[Quantity]:
+    """All values that ``text`` names, in its order, without repeats.
+
+    ``points``: how many a bare range has; None: every whole number in it. Raises UsageError, naming the character
+    where ``text`` stops making sense.
+    """
+    return [item for item in _parse(text, flag, points) if isinstance(item, Quantity)]
+
+
+def parse_spans(text: str, flag: str) -> list[tuple[Quantity, Quantity]]:
+    """What ``text`` allows, as closed intervals: here a bare range is all that lies in it, not nine points; the rest of
+    the grammar names single values. UsageError as :func:`parse_axis`."""
+    reader, spans = _Reader(text, flag), []
+    while True:
+        begin = reader.position
+        values = _item(reader, DEFAULT_POINTS)
+        item = reader.text[begin : reader.position]
+        bare = ".." in item and not set(":/*") & set(item)
+        spans += [(values[0], values[-1])] if bare else [(value, value) for value in values]
+        if reader.at_end():
+            return spans
+        reader.expect(",", "a comma, or '..' for a range")
+
+
+def to_counts(quantities: Sequence[Quantity], available: int, flag: str, unit: Unit = Unit.NEURON) -> list[int]:
+    """As whole numbers of the ``available`` neurons (channels, weights), without repeats."""
+    return list(dict.fromkeys(quantity.count(available, flag, unit) for quantity in quantities))
+
+
+def parse_single(text: str, flag: str) -> Quantity:
+    """An axis of one value; UsageError where ``text`` names several."""
+    quantities = parse_axis(text, flag)
+    if len(quantities) != 1:
+        where = f"; `maldrop sweep {flag}` takes several" if flag in SWEPT else ""
+        raise UsageError(f"{flag}: {text!r} names {len(quantities)} values, and this takes one{where}")
+    return quantities[0]
+
+
+def parse_number(text: str, flag: str) -> float:
+    """A plain number, as an axis of one value; UsageError for anything else."""
+    return _plain(parse_single(text, flag), flag)
+
+
+def parse_numbers(text: str, flag: str) -> list[float]:
+    """An axis of plain numbers."""
+    return [_plain(quantity, flag) for quantity in parse_axis(text, flag)]
+
+
+def parse_omegas(text: str) -> list[Omega]:
+    """An axis whose items may also be words: ``paper``, ``classes``."""
+    items = _parse(text, "--omega", DEFAULT_POINTS, words=True)
+    values = [parse_omega(item) if isinstance(item, str) else _plain(item, "--omega") for item in items]
+    return list(dict.fromkeys(values))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """A number alone is a count, 0 to N-1; a list names seeds, and a range names each seed in it."""
+    seeds = []
+    for quantity in parse_axis(text, "--seeds", points=None):
+        value = _plain(quantity, "--seeds")
+        if value != int(value) or not 0 <= value <= MAX_COUNT:
+            raise UsageError(f"--seeds: {value:g} is not a whole number from 0 to {MAX_COUNT:,}")
+        seeds.append(int(value))
+    if "," in text or ".." in text:
+        return seeds
+    if not 1 <= seeds[0] <= MAX_POINTS:
+        raise UsageError(f"--seeds: {text} is not a count of 1 to {MAX_POINTS:,} seeds")
+    return list(range(seeds[0]))
+
+
+def _parse(text: str, flag: str, points: int | None, *, words: bool = False) -> list[Quantity | str]:
+    reader = _Reader(text, flag)
+    items: list[Quantity | str] = []
+    while True:
+        word = reader.word() if words else ""
+        items += [word] if word else _item(reader, points)
+        if len(items) > MAX_POINTS:
+            raise UsageError(f"{flag}: {text!r} names more than {MAX_POINTS:,} values")
+        if reader.at_end():
+            return list(dict.fromkeys(items))
+        reader.expect(",", "a comma, or '..' for a range")
+
+
+def _plain(quantity: Quantity, flag: str) -> float:
+    if quantity.percent:
+        raise UsageError(f"{flag}: {quantity.value:g}% is a percentage, which has no meaning here")
+    return quantity.value
+
+
+class _Reader:
+    """A text and a position in it."""
+
+    def __init__(self, text: str, flag: str) -> None:
+        self.text, self.flag, self.position = text, flag, 0
+
+    def skip_blanks(self) -> None:
+        while self.text[self.position : self.position + 1].isspace():
+            self.position += 1
+
+    def at_end(self) -> bool:
+        self.skip_blanks()
+        return self.position == len(self.text)
+
+    def take(self, *tokens: str) -> str:
+        """The first of ``tokens`` that comes next, consumed; else the empty string."""
+        self.skip_blanks()
+        for token in tokens:
+            if self.text.startswith(token, self.position):
+                self.position += len(token)
+                return token
+        return ""
+
+    def expect(self, token: str, wanted: str) -> None:
+        if not self.take(token):
+            raise self.error(wanted)
+
+    def word(self) -> str:
+        """The word that comes next, consumed; else the empty string."""
+        self.skip_blanks()
+        match = _WORD.match(self.text, self.position)
+        self.position = match.end() if match else self.position
+        return match[0] if match else ""
+
+    def number(self) -> float:
+        self.skip_blanks()
+        match = _NUMBER.match(self._before_range(), self.position)
+        if not match:
+            raise self.error("a number")
+        self.position = match.end()
+        value = float(match[0])
+        if abs(value) > MAX_COUNT:
+            raise UsageError(f"{self.flag}: {match[0]} is too large; {MAX_COUNT:,} is the most")
+        return value
+
+    def quantity(self) -> Quantity:
+        return Quantity(self.number(), bool(self.take("%")))
+
+    def error(self, wanted: str) -> UsageError:
+        if self.position >= len(self.text):
+            return UsageError(f"{self.flag}: {self.text!r} ends where {wanted} should follow")
+        return UsageError(
+            f"{self.flag}: {self.text!r} stops making sense at character {self.position + 1}, "
+            f"{self.text[self.position]!r}, where {wanted} should be; "
+            f"e.g. 256, 6.25%, 0,256,1024, 0..4096, 0..4096:512, 0..4096/17 or 1..4096*2"
+        )
+
+    def _before_range(self) -> str:
+        """The text with '..' blotted out, so that '0..5' does not read as the number '0.'."""
+        return self.text.replace("..", "\0\0")
+
+
+def _item(reader: _Reader, points: int | None) -> Sequence[Quantity]:
+    start = reader.quantity()
+    if not reader.take(".."):
+        return [start]
+    end = reader.quantity()
+    if start.percent != end.percent:
+        raise UsageError(f"{reader.flag}: both ends of the range in {reader.text!r} must be percentages, or neither")
+    kind = reader.take(":", "/", "*")
+    at = reader.position
+    argument = reader.number() if kind else None
+    values = _spread(start.value, end.value, kind, argument, points)
+    if isinstance(values, str):
+        reader.position = at if kind else reader.position
+        raise UsageError(f"{reader.flag}: in {reader.text!r}, at character {at + 1}, {values}")
+    return [Quantity(value, start.percent) for value in values]
+
+
+def _spread(start: float, end: float, kind: str, argument: float | None, points: int | None) -> list[float] | str:
+    """The values of a range, or what is wrong with it."""
+    if end < start:
+        return f"the range runs backwards, from {start:g} to {end:g}"
+    if kind == "" and points is None:
+        kind, argument = ":", 1.0
+    if kind == ":":
+        if argument is None or argument <= 0:
+            return "a step must be above 0"
+        steps = (end - start) / argument
+        if steps >= MAX_POINTS:
+            return f"this step gives more than the {MAX_POINTS:,} values that are allowed"
+        return [start + index * argument for index in range(math.floor(steps + 1e-9) + 1)]
+    if kind == "*":
+        if argument is None or argument <= 1 or start <= 0:
+            return "a factor must be above 1, and its range must begin above 0"
+        steps = (math.log(end) - math.log(start)) / math.log(argument)
+        if steps >= MAX_POINTS:
+            return f"this factor gives more than the {MAX_POINTS:,} values that are allowed"
+        return [start * argument**index for index in range(math.floor(steps + 1e-9) + 1)]
+    wanted = DEFAULT_POINTS if argument is None else argument
+    if wanted != int(wanted) or not 2 <= wanted <= MAX_POINTS:
+        return f"the number of points must be a whole number from 2 to {MAX_POINTS:,}"
+    gaps = int(wanted) - 1
+    return [start + (end - start) * index / gaps for index in range(gaps + 1)]

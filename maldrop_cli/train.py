@@ -1,0 +1,451 @@
+"""Train one run. The data lie on the device as uint8 and are shuffled and normalised there."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from maldrop_cli import mask_metrics
+from maldrop_cli.config import MaldropError, RunConfig, UsageError
+from maldrop_cli.data.load import ImageData, Split
+from maldrop_cli.machine import device_name, random_state, set_random_state, synchronize, threads
+from maldrop_cli.models import (
+    Classifier,
+    Normalise,
+    build_model,
+    hidden_width,
+    lacks_deterministic_gradient,
+    make_optimizer,
+)
+from maldrop_cli.models.variants import rho_of
+from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, environment, rows_from_json
+from maldrop_cli.runs import checkpoint
+from maldrop_cli.runs.checkpoint import Checkpoint
+from maldrop_cli.runs.store import Store
+
+
+def stream(seed: int, purpose: str) -> int:
+    """The seed of one of a run's random streams, independent of the other streams and of the variant."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
+
+
+def check_deterministic(config: RunConfig, device: torch.device) -> None:
+    """UsageError where torch has no deterministic algorithm for what ``config`` asks of ``device``."""
+    if config.deterministic and device.type == "cuda" and lacks_deterministic_gradient(config.model):
+        raise UsageError(
+            f"--deterministic: on CUDA torch has no deterministic gradient of {config.model}'s adaptive pooling; "
+            "try --device cpu"
+        )
+
+
+def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.device, workers: int = 1) -> RunRecord:
+    """The record of a run that is about to begin, one of ``workers`` at a time; ``digest`` is that of ``data``."""
+    return RunRecord(
+        run_id=config.run_id(digest),
+        config=config,
+        data_digest=digest,
+        environment=environment(str(device), device_name(device), threads(), workers),
+        hidden_width=hidden_width(config.model, config.depth, data.shape),
+    )
+
+
+def train_one(
+    record: RunRecord,
+    data: ImageData,
+    device: torch.device,
+    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    state: dict[str, Any] | None = None,
+    after_epoch: Callable[[Training], bool] = lambda training: False,
+) -> RunRecord:
+    """Train the run that ``record`` describes, on ``data`` (already on ``device``), and return the finished record.
+
+    ``on_epoch`` is called after each epoch, and ``after_epoch`` with the run under way; when that returns True, the run
+    stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes on from: on a CPU with as many
+    threads the numbers are those of a run that never stopped, bit for bit. Initial weights and the order of the batches
+    depend on the seed alone, so that the runs of one seed are paired. ``train_seconds`` covers shuffling, normalising
+    and the training steps, with the device synchronised before and after, and leaves out loading the data and
+    evaluation. A loss that is not finite ends the run with the status ``diverged``.
+    """
+    with _determinism(record.config.deterministic):
+        training = Training(record.config, data, device, clock)
+        if state is not None:
+            training.restore(state)
+        while training.done < record.config.epochs:
+            row = training.epoch()
+            on_epoch(row)
+            record = replace(record, epochs=tuple(training.rows))
+            if row.train_loss is None or row.val_loss is None:
+                which = "training" if row.train_loss is None else "validation"
+                reason = f"the {which} loss was not finite in epoch {row.epoch}; a lower --lr may help"
+                return replace(record, status=Status.DIVERGED, reason=reason)
+            if after_epoch(training) and training.done < record.config.epochs:
+                return record
+    return replace(record, epochs=tuple(training.rows), status=Status.DONE, **training.mask_report())
+
+
+ENOUGH_SECONDS = 0.2  # of training, to tell how long an epoch takes
+LONG_SECONDS = 2.0  # beside which the slowness of a first step is small
+
+
+def seconds_of_epoch(
+    config: RunConfig, data: ImageData, device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Training time of an epoch, in proportion to that of its first batches: one to warm up, then one, and four times
+    as many until they take ``ENOUGH_SECONDS``; the first alone if it takes ``LONG_SECONDS``. ``data`` are on
+    ``device``."""
+    examples = len(data.train.labels)
+
+    def trained(images: int) -> float:
+        part = replace(data, train=data.train.first(images), val=data.val.first(config.batch_size))
+        return Training(replace(config, fidelity_every=0), part, device, clock).epoch().train_seconds
+
+    with _determinism(config.deterministic):
+        images = min(config.batch_size, examples)
+        seconds = trained(images)
+        while seconds < LONG_SECONDS:
+            seconds = trained(images)
+            if seconds >= ENOUGH_SECONDS or images == examples:
+                break
+            images = min(4 * images, examples)
+    return seconds * examples / images
+
+
+class Training:
+    """A run under way: all that changes from epoch to epoch, the random streams included."""
+
+    def __init__(
+        self, config: RunConfig, data: ImageData, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.config, self.data, self.device, self.clock = config, data, device, clock
+        torch.manual_seed(stream(config.seed, "init"))
+        self.noise = torch.Generator(device).manual_seed(stream(config.seed, "selector"))
+        self.model = build_model(config, data.shape, len(data.classes), self.noise).to(device)
+        torch.manual_seed(stream(config.seed, "dropout"))  # from here on the global stream is nn.Dropout's alone
+        self.order = torch.Generator().manual_seed(stream(config.seed, "order"))
+        self.schedule_rng = random.Random(stream(config.seed, f"schedule/{config.rho}"))
+        self.normalise = Normalise(data.mean, data.std).to(device)
+        self.optimizer = make_optimizer(self.model, config, device)
+        self.tally = mask_metrics.DropCounter(mask_metrics.counted(self.model.head.regulariser))
+        self.rows: list[EpochRow] = []
+
+    @property
+    def done(self) -> int:
+        """Epochs."""
+        return len(self.rows)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs: tensors, which training goes on to change, numbers and words."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "model": self.model.state_dict(),  # the regulariser's counts among it
+            "optimizer": self.optimizer.state_dict(),
+            "tally": self.tally.state(),
+            "global_rng": random_state(self.device),
+            "noise": self.noise.get_state(),
+            "order": self.order.get_state(),
+            "schedule_rng": self.schedule_rng.getstate(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``, that of a run alike in all but the number of epochs, on a device of the same type."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.tally.restore(state["tally"])
+        set_random_state(self.device, state["global_rng"])
+        self.noise.set_state(state["noise"])
+        self.order.set_state(state["order"])
+        self.schedule_rng.setstate(state["schedule_rng"])
+        # a run that is made longer was looked at after what was its last epoch
+        nothing: dict[str, Any] = dict.fromkeys(PROBED)
+        self.rows = [
+            row if self._looks(row.epoch) else replace(row, **nothing) for row in rows_from_json(state["rows"])
+        ]
+
+    def epoch(self) -> EpochRow:
+        """Train one more epoch, and evaluate."""
+        regulariser = self.model.head.regulariser
+        regulariser.begin_epoch()
+        before = regulariser.drop_totals()
+        self.tally.begin()
+        synchronize(self.device)
+        begin = self.clock()
+        loss, rhos = self._train()
+        synchronize(self.device)
+        seconds = self.clock() - begin
+        val_loss, top1, top5 = evaluate(self.model, self.normalise, self.data.val, self.config.batch_size)
+        dropped, offered = (now - was for now, was in zip(regulariser.drop_totals(), before, strict=True))
+        epoch = self.done + 1
+        row = EpochRow(
+            epoch=epoch,
+            train_loss=_finite(loss),
+            val_loss=_finite(val_loss),
+            val_top1=top1,
+            val_top5=top5,
+            train_seconds=seconds,
+            rho_mean=sum(rhos) / len(rhos) if rhos else None,
+            drop_rate=100 * dropped / max(offered, 1),
+            turnover=self.tally.end(),
+            **self._fidelity(epoch, rhos),
+        )
+        self.rows.append(row)
+        return row
+
+    def mask_report(self) -> dict[str, Any]:
+        """The fields of RunRecord about the pass rates over all of training; none where nothing is counted."""
+        rates = self.tally.pass_rates()
+        if rates is None:
+            return {}
+        return {"never_passed": rates.never, "always_passed": rates.always, "pass_histogram": rates.histogram}
+
+    def _train(self) -> tuple[float, list[int]]:
+        """One pass over the training images: (mean loss, rho of each batch if it applies)."""
+        config, train, regulariser = self.config, self.data.train, self.model.head.regulariser
+        self.model.train()
+        examples = len(train.labels)
+        batches = torch.randperm(examples, generator=self.order).to(train.labels.device).split(config.batch_size)
+        total = torch.zeros((), device=train.labels.device)
+        rhos = []
+        for number, index in enumerate(batches, start=self.done * len(batches)):
+            images, labels = self.normalise(train.images[index]), train.labels[index]
+            if config.has_rho:
+                regulariser.rho = rho_of(config, regulariser.units, self.done, number, self.schedule_rng)
+                rhos.append(regulariser.rho)
+            loss = F.cross_entropy(self.model(images, labels), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach() * len(labels)
+        return float(total) / examples, rhos
+
+    def _looks(self, epoch: int) -> bool:
+        """Whether the masks are compared on the probe batch after ``epoch``: after every so many, and the last."""
+        every = self.config.fidelity_every
+        return bool(every) and (epoch % every == 0 or epoch == self.config.epochs)
+
+    def _fidelity(self, epoch: int, rhos: list[int]) -> dict[str, Any]:
+        """The fields of EpochRow that the probe batch gives, in the epochs in which it is looked at."""
+        if not self._looks(epoch):
+            return {}
+        probe, seed = mask_metrics.probe_images(self.data.train), stream(self.config.seed, f"probe/{self.done}")
+        found = mask_metrics.fidelity(self.model, self.normalise, probe, mask_metrics.typical_rho(rhos), seed)
+        if found is None:
+            return {}
+        return dict(zip(PROBED, map(_finite, (found.loss, found.mask, found.joint, found.ceiling)), strict=True))
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of a run under way. ``every``: a checkpoint in its folder after so many epochs, and when it is
+    stopped; 0: only then. ``start``: a checkpoint to go on from, unless a later one lies in the folder. ``save``: where
+    a checkpoint of the finished run goes."""
+
+    every: int = 0
+    start: Checkpoint | None = None
+    save: Path | None = None
+
+
+NOTHING_MORE = Keeping()
+
+
+def train_or_reuse(
+    config: RunConfig,
+    data: ImageData,
+    digest: str,
+    device: torch.device,
+    store: Store,
+    *,
+    fresh: bool,
+    retry: bool = False,
+    patient: bool = True,
+    keeping: Keeping = NOTHING_MORE,
+    workers: int = 1,
+    on_start: Callable[[int], None] = lambda epochs: None,
+    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+    on_wait: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[RunRecord, bool]:
+    """The stored run of ``config`` if it is finished and not ``fresh``, else a new one: (record, whether reused).
+
+    An unfinished run is taken up from its checkpoint; not if ``fresh``, unless this is a ``retry`` after a first try of
+    the same command. While another process trains the same run, this waits for it, or returns a record of no epochs at
+    once if not ``patient``. ``on_start`` is told how many epochs the checkpoint has behind it; ``stop`` is asked after
+    each epoch, and the run stops, unfinished, with a checkpoint. A run that raises, for want of memory say, becomes a
+    record with the status ``failed`` and the reason; its checkpoint stays. MaldropError where the disk fails.
+    """
+    run_id = config.run_id(digest)
+    again = fresh or keeping.save is not None  # what was not saved at the time can't be saved without training
+    if not again and (stored := store.load(run_id)) and stored.finished:
+        return stored, True
+    record = start_record(config, data, digest, device, workers)
+    with store.lock(run_id, on_wait, stop) if patient else store.lock(run_id, give_up=lambda: True) as locked:
+        if not locked:
+            return record, False
+        if not again and (stored := store.load(run_id)) and stored.finished:
+            return stored, True
+        begin = keeping.start
+        if not fresh or retry:
+            begin = _latest(begin, _stored_checkpoint(store, run_id, device))
+        if begin is not None:
+            record = _moved(record, begin)
+        rows = rows_from_json(begin.training["rows"]) if begin else ()
+        store.start(record, rows)
+        on_start(len(rows))
+        return _train_and_keep(record, data, device, store, keeping, begin, on_epoch, stop), False
+
+
+def _train_and_keep(
+    record: RunRecord,
+    data: ImageData,
+    device: torch.device,
+    store: Store,
+    keeping: Keeping,
+    begin: Checkpoint | None,
+    on_epoch: Callable[[EpochRow], None],
+    stop: Callable[[], bool],
+) -> RunRecord:
+    """Train the run, whose lock is held, and write everything down as it comes."""
+    final: Checkpoint | None = None
+
+    def keep(row: EpochRow) -> None:
+        store.append(record.run_id, row)
+        on_epoch(row)
+
+    def after_epoch(training: Training) -> bool:
+        nonlocal final
+        stopping, last = stop(), training.done == record.config.epochs
+        due = bool(keeping.every) and training.done % keeping.every == 0
+        if last and keeping.save:
+            final = _checkpoint(record, training)
+        if not last and (due or stopping):
+            store.keep_checkpoint(record.run_id, lambda path: checkpoint.write(path, _checkpoint(record, training)))
+        return stopping
+
+    try:
+        ended = train_one(record, data, device, keep, state=begin.training if begin else None, after_epoch=after_epoch)
+    except (MaldropError, OSError):  # the disk, or who listens: no fault of this run
+        raise
+    except Exception as error:
+        return _failed(store, record, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    if ended.status is Status.UNFINISHED:
+        return ended
+    store.finish(ended)
+    if keeping.save and ended.status is Status.DONE and (begin := final or begin):
+        _save(keeping.save, replace(begin, config=ended.config))
+    return ended
+
+
+def give_up(store: Store, record: RunRecord, reason: str, *, fresh: bool = False) -> RunRecord:
+    """``record``, the blank one of a run whose worker died, as one that failed for that ``reason``. Nothing is written
+    while another process trains it; nor if one has finished it, unless a ``fresh`` one was asked for."""
+    with store.lock(record.run_id, give_up=lambda: True) as locked:
+        stored = store.load(record.run_id)
+        if stored is not None and stored.finished and not fresh:
+            return stored
+        if not locked:
+            return replace(record, status=Status.FAILED, reason=reason)
+        if stored is None:
+            store.start(record)
+        return _failed(store, record, reason)
+
+
+def _failed(store: Store, record: RunRecord, reason: str) -> RunRecord:
+    """The record of a run that failed after the epochs that are stored, stored in its turn."""
+    known = store.under_way(record.run_id)
+    failed = replace(known or record, status=Status.FAILED, reason=reason)
+    store.finish(failed)
+    return failed
+
+
+def _checkpoint(record: RunRecord, training: Training) -> Checkpoint:
+    return Checkpoint(
+        record.config, record.data_digest, training.device.type, dict(record.environment), training.state()
+    )
+
+
+def _stored_checkpoint(store: Store, run_id: str, device: torch.device) -> Checkpoint | None:
+    """The checkpoint in the folder of a run; None, after a warning if one is there, when it can't be gone on from."""
+    path = store.checkpoint(run_id)
+    if not path.exists():
+        return None
+    try:
+        found = checkpoint.read(path)
+        if found.config.run_id(found.data_digest) != run_id:
+            raise MaldropError(f"the checkpoint {path} is that of another run")
+        if found.device != device.type:
+            raise MaldropError(f"the checkpoint {path} was made on {found.device}, this is {device.type}")
+    except MaldropError as error:
+        store.warn(f"{error}: the run starts over")
+        return None
+    return found
+
+
+def _latest(*checkpoints: Checkpoint | None) -> Checkpoint | None:
+    """The one with the most epochs behind it."""
+    return max((each for each in checkpoints if each), key=lambda each: each.epochs, default=None)
+
+
+def _moved(record: RunRecord, begin: Checkpoint) -> RunRecord:
+    """``record``, marked if its first epochs were trained on another machine: their times are not to be compared."""
+    then = replace(record, environment=begin.environment)
+    moved = then.machine != record.machine
+    return replace(record, environment={**record.environment, "moved": True}) if moved else record
+
+
+def _save(path: Path, content: Checkpoint) -> None:
+    """Write the checkpoint of a finished run; MaldropError, one line, when the disk does not play along."""
+    try:
+        checkpoint.write(path, content)
+    except OSError as error:
+        raise MaldropError(
+            f"the checkpoint can't be written to {path} ({error.strerror or error}); the run itself is kept"
+        ) from None
+
+
+@torch.no_grad()
+def evaluate(model: Classifier, normalise: Normalise, split: Split, batch_size: int) -> tuple[float, float, float]:
+    """(mean loss in nats, top-1, top-5 in percent) with test scaling, in batches that training could hold."""
+    model.eval()
+    losses, hits = [], []
+    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        logits = model(normalise(images))
+        losses.append(F.cross_entropy(logits, labels, reduction="sum"))
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
+        hits.append(torch.stack([best[:, 0].sum(), best.sum()]))
+    examples = len(split.labels)
+    top1, top5 = torch.stack(hits).sum(0).tolist()
+    loss = float(torch.stack(losses).cpu().double().sum())  # on the CPU: not every device has float64
+    return loss / examples, 100 * top1 / examples, 100 * top5 / examples
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Torch's deterministic algorithms while a run asks for them."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
