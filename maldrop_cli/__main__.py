@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     import typer
 
     from maldrop_cli.cli.app import app, check_command
-    from maldrop_cli.config import MaldropError
+    from maldrop_cli.config import MaldropError, UsageError
 
     try:
         check_command(arguments)
@@ -31,6 +31,8 @@ def run(arguments: list[str]) -> int:
         if code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
+    except UsageError as error:
+        return _complain(error.as_flag(), error.exit_code)
     except MaldropError as error:
         return _complain(str(error), error.exit_code)
     except typer.Exit as stop:

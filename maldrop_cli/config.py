@@ -26,9 +26,24 @@ class MaldropError(Exception):
 
 
 class UsageError(MaldropError):
-    """A flag or a setting is wrong in itself, for this model, or for this machine. One line."""
+    """A setting is wrong in itself, for this model, or for this machine. One line.
+
+    ``setting``: its name, as in Python; empty where the message speaks of several.
+    """
 
     exit_code = 2
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"{setting}: {message}" if setting else message)
+        self.setting, self.message = setting, message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers send it to the command, and pickle would call it with its text alone."""
+        return UsageError, (self.setting, self.message)
+
+    def as_flag(self) -> str:
+        """The line as the command line shows it: ``--batch-size: 0 is not ...``."""
+        return f"--{self.setting.replace('_', '-')}: {self.message}" if self.setting else self.message
 
 
 class Dataset(StrEnum):
@@ -184,7 +199,7 @@ def parse_name(kind: type[Name], text: str, flag: str) -> Name:
     except ValueError:
         names = [member.value for member in kind]
         raise UsageError(
-            f"{flag}: no {_words(kind.__name__)} is called {text!r}{nearest(text, names)} (one of: {', '.join(names)})"
+            flag, f"no {_words(kind.__name__)} is called {text!r}{nearest(text, names)} (one of: {', '.join(names)})"
         ) from None
 
 
@@ -204,7 +219,7 @@ def parse_omega(text: str) -> Omega:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"--omega: {text!r} is neither 'paper' (1/(D-1)) nor 'classes' (1/(C-1)) nor a finite number")
+        raise UsageError("omega", f"{text!r} is neither 'paper' (1/(D-1)) nor 'classes' (1/(C-1)) nor a finite number")
     return value
 
 
@@ -221,12 +236,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
-            _require("--image-size", self.image_size, 1)
+            _require("image_size", self.image_size, 1)
         if self.dataset is Dataset.SYNTHETIC:
-            _require("--classes", self.classes, 2)
-            _require("--images", self.images, 2 * self.classes)
+            _require("classes", self.classes, 2)
+            _require("images", self.images, 2 * self.classes)
             if min(self.shape) < 1:
-                raise UsageError(f"--shape: {self.shape} has a side below 1; write e.g. 3x32x32")
+                raise UsageError("shape", f"{self.shape} has a side below 1; write e.g. 3x32x32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,42 +280,44 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for flag, whole, least in (
-            ("--depth", self.depth, 1),
-            ("--rho", self.rho, 0),
-            ("--joint-iterations", self.joint_iterations, 0),
-            ("--joint-starts", self.joint_starts, 0),
-            ("--period", self.period, 1),
-            ("--rho-end", self.rho_end, 0),
-            ("--horizon", self.horizon, 1),
-            ("--epochs", self.epochs, 1),
-            ("--batch-size", self.batch_size, 1),
-            ("--seed", self.seed, 0),
-            ("--fidelity", self.fidelity_every, 0),
+            ("depth", self.depth, 1),
+            ("rho", self.rho, 0),
+            ("joint_iterations", self.joint_iterations, 0),
+            ("joint_starts", self.joint_starts, 0),
+            ("period", self.period, 1),
+            ("rho_end", self.rho_end, 0),
+            ("horizon", self.horizon, 1),
+            ("epochs", self.epochs, 1),
+            ("batch_size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+            ("fidelity", self.fidelity_every, 0),
         ):
             _require(flag, whole, least)
         for flag, value, low, high in (
-            ("--p", self.p, 0.0, 1.0),
-            ("--lr", self.lr, 0.0, math.inf),
-            ("--momentum", self.momentum, 0.0, math.inf),
-            ("--weight-decay", self.weight_decay, 0.0, math.inf),
+            ("p", self.p, 0.0, 1.0),
+            ("lr", self.lr, 0.0, math.inf),
+            ("momentum", self.momentum, 0.0, math.inf),
+            ("weight_decay", self.weight_decay, 0.0, math.inf),
         ):
             if not (low <= value <= high and math.isfinite(value)):
                 allowed = "a number from 0 to 1" if high == 1.0 else "a finite number of at least 0"
-                raise UsageError(f"{flag}: {value} is not {allowed}")
+                raise UsageError(flag, f"{value} is not {allowed}")
         if not (self.rate > 0 and math.isfinite(self.rate)):
-            raise UsageError(f"--rate: {self.rate} is not a finite number above 0")
+            raise UsageError("rate", f"{self.rate} is not a finite number above 0")
         if not 0 < self.score_memory <= MAX_COUNT:
-            raise UsageError(f"--score-memory: {self.score_memory} is not a number of MiB above 0")
+            raise UsageError("score_memory", f"{self.score_memory} is not a number of MiB above 0")
         if self.dropout in OF_WEIGHTS and self.granularity is Granularity.SAMPLE:
             raise UsageError(
-                f"--granularity: {self.dropout} drops weights, and these are shared by all images of a batch: "
-                "a mask for each image has no meaning there; use --granularity batch"
+                "granularity",
+                f"{self.dropout} drops weights, and these are shared by all images of a batch: "
+                "a mask for each image has no meaning there; use --granularity batch",
             )
         if self.dropout is Dropout.SPATIAL_MALDROP and self.selector in WITHOUT_SCORE:
             scored = ", ".join(each for each in Selector if each not in WITHOUT_SCORE)
             raise UsageError(
-                f"--selector: {self.selector} finds a set of neurons and gives them no score to sum over a channel; "
-                f"for {self.dropout} use one of {scored}"
+                "selector",
+                f"{self.selector} finds a set of neurons and gives them no score to sum over a channel; "
+                f"for {self.dropout} use one of {scored}",
             )
 
     @property
@@ -376,4 +393,4 @@ def apply_preset(preset: Preset, config: RunConfig, given: set[str]) -> RunConfi
 
 def _require(flag: str, value: int, least: int) -> None:
     if not least <= value <= MAX_COUNT:
-        raise UsageError(f"{flag}: {value} is not a whole number from {least} to {MAX_COUNT:,}")
+        raise UsageError(flag, f"{value} is not a whole number from {least} to {MAX_COUNT:,}")

@@ -21,7 +21,7 @@ def resolve_device(name: str) -> torch.device:
     if device is not None and device.type == "cuda" and device.index is None:
         device = torch.device("cuda:0")
     if device is None or str(device) not in present:
-        raise UsageError(f"--device: there is no {name!r} on this machine (there are: auto, {', '.join(present)})")
+        raise UsageError("device", f"there is no {name!r} on this machine (there are: auto, {', '.join(present)})")
     return device
 
 

@@ -44,8 +44,8 @@ def check_deterministic(config: RunConfig, device: torch.device) -> None:
     """UsageError where torch has no deterministic algorithm for what ``config`` asks of ``device``."""
     if config.deterministic and device.type == "cuda" and lacks_deterministic_gradient(config.model):
         raise UsageError(
-            f"--deterministic: on CUDA torch has no deterministic gradient of {config.model}'s adaptive pooling; "
-            "try --device cpu"
+            "deterministic",
+            f"on CUDA torch has no deterministic gradient of {config.model}'s adaptive pooling; try --device cpu",
         )
 
 

@@ -35,7 +35,7 @@ from maldrop_cli.sweep.grammar import parse_axis, parse_omegas, parse_seeds, par
     ],
 )
 def test_counts(text: str, values: list[int]) -> None:
-    assert to_counts(parse_axis(text, "--rho"), 4096, "--rho") == values
+    assert to_counts(parse_axis(text, "rho"), 4096, "rho") == values
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_counts(text: str, values: list[int]) -> None:
 )
 def test_a_malformed_axis_names_the_character_it_stopped_at(text: str, at: int, character: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_axis(text, "--rho")
+        parse_axis(text, "rho")
     assert f"at character {at}, {character!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "1,", "1..", "1..5:", "1..5*", " "])
 def test_an_axis_that_ends_too_soon(text: str) -> None:
     with pytest.raises(UsageError, match="ends where"):
-        parse_axis(text, "--rho")
+        parse_axis(text, "rho")
 
 
 @pytest.mark.parametrize(
@@ -86,19 +86,19 @@ def test_an_axis_that_ends_too_soon(text: str) -> None:
 )
 def test_a_meaningless_axis_says_why(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_axis(text, "--rho")
+        parse_axis(text, "rho")
 
 
 @pytest.mark.parametrize("text", ["-1", "4097", "100.1%", "-1%", "0..5000", "-0.4"])
 def test_rho_stays_within_the_layer(text: str) -> None:
     with pytest.raises(UsageError, match="not within the layer's width, 0 to 4096"):
-        to_counts(parse_axis(text, "--rho"), 4096, "--rho")
+        to_counts(parse_axis(text, "rho"), 4096, "rho")
 
 
 def test_a_single_count() -> None:
-    assert parse_single("6.25%", "--rho").count(4096, "--rho") == 256
+    assert parse_single("6.25%", "rho").count(4096, "rho") == 256
     with pytest.raises(UsageError, match="names 2 values"):
-        parse_single("1,2", "--rho")
+        parse_single("1,2", "rho")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_seeds(text: str, seeds: list[int] | None) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "1,1.5", "50%", "two", "100001", "1,1e15"])
 def test_wrong_seeds(text: str) -> None:
-    with pytest.raises(UsageError, match="--seeds"):
+    with pytest.raises(UsageError, match="seeds"):
         parse_seeds(text)
 
 
@@ -141,7 +141,7 @@ pieces = st.one_of(numbers, st.sampled_from(["..", ",", ":", "/", "*", "%", " ",
 def test_any_text_gives_counts_within_the_layer_or_one_line(text: str) -> None:
     message = ""
     try:
-        counts = to_counts(parse_axis(text, "--rho"), 4096, "--rho")
+        counts = to_counts(parse_axis(text, "rho"), 4096, "rho")
         assert counts
         assert all(0 <= count <= 4096 for count in counts)
     except MaldropError as error:
@@ -160,7 +160,7 @@ def test_errors_in_omegas_count_from_the_start() -> None:
 @given(st.integers(0, 4096), st.integers(0, 4096), st.integers(2, 50))
 def test_a_range_has_its_ends_and_stays_within_them(one: int, other: int, points: int) -> None:
     low, high = sorted((one, other))
-    values = [each.value for each in parse_axis(f"{low}..{high}/{points}", "--rho")]
+    values = [each.value for each in parse_axis(f"{low}..{high}/{points}", "rho")]
     assert values[0] == low
     assert values[-1] == high
     assert values == sorted(values)

@@ -121,31 +121,31 @@ def test_json_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "flag"),
     [
-        ({"epochs": 0}, "--epochs"),
-        ({"batch_size": 0}, "--batch-size"),
-        ({"rho": -1}, "--rho"),
-        ({"period": 0}, "--period"),
-        ({"rate": 0.0}, "--rate"),
-        ({"rate": -1.0}, "--rate"),
-        ({"rate": math.inf}, "--rate"),
-        ({"rate": math.nan}, "--rate"),
-        ({"rho_end": -1}, "--rho-end"),
-        ({"horizon": 0}, "--horizon"),
-        ({"depth": 0}, "--depth"),
-        ({"seed": -1}, "--seed"),
-        ({"p": 1.5}, "--p"),
-        ({"p": math.nan}, "--p"),
-        ({"lr": math.nan}, "--lr"),
-        ({"lr": math.inf}, "--lr"),
-        ({"momentum": -0.1}, "--momentum"),
-        ({"weight_decay": math.inf}, "--weight-decay"),
-        ({"joint_iterations": -1}, "--joint-iterations"),
-        ({"joint_starts": -1}, "--joint-starts"),
-        ({"score_memory": 0.0}, "--score-memory"),
-        ({"score_memory": math.nan}, "--score-memory"),
-        ({"dropout": Dropout.DROPCONNECT, "granularity": Granularity.SAMPLE}, "--granularity"),
-        ({"dropout": Dropout.MALDROPCONNECT, "granularity": Granularity.SAMPLE}, "--granularity"),
-        ({"dropout": Dropout.SPATIAL_MALDROP, "selector": Selector.JOINT}, "--selector"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"rho": -1}, "rho"),
+        ({"period": 0}, "period"),
+        ({"rate": 0.0}, "rate"),
+        ({"rate": -1.0}, "rate"),
+        ({"rate": math.inf}, "rate"),
+        ({"rate": math.nan}, "rate"),
+        ({"rho_end": -1}, "rho_end"),
+        ({"horizon": 0}, "horizon"),
+        ({"depth": 0}, "depth"),
+        ({"seed": -1}, "seed"),
+        ({"p": 1.5}, "p"),
+        ({"p": math.nan}, "p"),
+        ({"lr": math.nan}, "lr"),
+        ({"lr": math.inf}, "lr"),
+        ({"momentum": -0.1}, "momentum"),
+        ({"weight_decay": math.inf}, "weight_decay"),
+        ({"joint_iterations": -1}, "joint_iterations"),
+        ({"joint_starts": -1}, "joint_starts"),
+        ({"score_memory": 0.0}, "score_memory"),
+        ({"score_memory": math.nan}, "score_memory"),
+        ({"dropout": Dropout.DROPCONNECT, "granularity": Granularity.SAMPLE}, "granularity"),
+        ({"dropout": Dropout.MALDROPCONNECT, "granularity": Granularity.SAMPLE}, "granularity"),
+        ({"dropout": Dropout.SPATIAL_MALDROP, "selector": Selector.JOINT}, "selector"),
     ],
 )
 def test_a_wrong_value_names_its_flag(change: dict[str, object], flag: str) -> None:
@@ -164,16 +164,16 @@ def test_wrong_data_settings(change: dict[str, object]) -> None:
 
 
 def test_a_wrong_name_gets_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"--dropout: no dropout is called 'maldorp'; did you mean 'maldrop'\?"):
-        parse_name(Dropout, "maldorp", "--dropout")
+    with pytest.raises(UsageError, match=r"dropout: no dropout is called 'maldorp'; did you mean 'maldrop'\?"):
+        parse_name(Dropout, "maldorp", "dropout")
     with pytest.raises(UsageError, match=r"one of: none, vanilla, maldrop, random"):
-        parse_name(Dropout, "zzz", "--dropout")
+        parse_name(Dropout, "zzz", "dropout")
 
 
 def test_omega_words_and_numbers() -> None:
     assert [parse_omega(text) for text in ("paper", "classes", "0.5", "-1e-3")] == ["paper", "classes", 0.5, -0.001]
     for text in ("papers", "nan", "inf", ""):
-        with pytest.raises(UsageError, match="--omega"):
+        with pytest.raises(UsageError, match="omega"):
             parse_omega(text)
 
 

@@ -77,7 +77,7 @@ SWEEP = [
 
 
 def chosen(*conditions: str, runs: list[RunRecord] = SWEEP) -> list[RunRecord]:
-    parsed = [parse_condition(each, "--where") for each in conditions]
+    parsed = [parse_condition(each, "where") for each in conditions]
     return [run for run in runs if all(each.holds(run) for each in parsed)]
 
 
@@ -167,10 +167,10 @@ def test_a_percentage_is_of_each_run_s_neurons() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rhoo=1", "--where: no setting is called 'rhoo'; did you mean 'rho'?"),
+        ("rhoo=1", "where: no setting is called 'rhoo'; did you mean 'rho'?"),
         ("shedule=forward", "did you mean 'schedule'?"),
         ("schedule=forwards", "did you mean 'forward'?"),
-        ("rho=1o24", "--where rho: '1o24' stops making sense at character 2"),
+        ("rho=1o24", "where rho: '1o24' stops making sense at character 2"),
         ("rho=4..2", "runs backwards"),
         ("rho=", "a number should follow"),
         ("rho", "write e.g. schedule=forward"),
@@ -187,7 +187,7 @@ def test_a_wrong_condition(text: str, message: str) -> None:
 
 
 def test_spans() -> None:
-    spans = parse_spans("1, 2..4, 6..8:1, 5%", "--x")
+    spans = parse_spans("1, 2..4, 6..8:1, 5%", "x")
     assert [(low.value, high.value) for low, high in spans] == [(1, 1), (2, 4), (6, 6), (7, 7), (8, 8), (5, 5)]
     assert spans[-1][0] == Quantity(5, True)
 
@@ -524,4 +524,4 @@ def test_selectors_are_arms_of_their_own() -> None:
     arms = in_order(group([stored(selector=Selector.JOINT), stored(selector=Selector.SINGLE)]), ["selector"])
     assert [arm.config.selector for arm in arms] == [Selector.SINGLE, Selector.JOINT]
     with pytest.raises(UsageError, match="did you mean 'joint'"):
-        parse_condition("selector=joints", "--where")
+        parse_condition("selector=joints", "where")

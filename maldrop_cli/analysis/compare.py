@@ -116,8 +116,9 @@ def _counterparts(
             example = next(each[name] for each in several if name in each)
             label = baseline.label if "=" in baseline.label else f"dropout={baseline.label}"
             raise UsageError(
-                f"--baseline: {baseline.label} fits {len(matches)} arms, which differ in "
-                f"{', '.join(varying(several))}; say which, e.g. --baseline {label},{name}={example}"
+                "baseline",
+                f"{baseline.label} fits {len(matches)} arms, which differ in "
+                f"{', '.join(varying(several))}; say which, e.g. --baseline {label},{name}={example}",
             )
         found.append(matches[0] if matches else None)
     return found

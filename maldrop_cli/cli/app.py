@@ -29,7 +29,7 @@ def check_command(arguments: list[str]) -> None:
     """UsageError, with the nearest name, when the first of ``arguments`` is meant as a command and is none."""
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         near = nearest(arguments[0], list(COMMANDS))
-        raise UsageError(f"no command is called {arguments[0]!r}{near} (one of: {', '.join(COMMANDS)})")
+        raise UsageError("", f"no command is called {arguments[0]!r}{near} (one of: {', '.join(COMMANDS)})")
 
 
 def _version(wanted: bool) -> None:

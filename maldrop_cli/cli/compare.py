@@ -58,22 +58,22 @@ def compare(
     from maldrop_cli.sweep.grid import arms, over_seeds
 
     check_output(output)
-    dropouts = parse_names(Dropout, dropout, "--dropout")
-    against = parse_name(Dropout, baseline, "--baseline")
+    dropouts = parse_names(Dropout, dropout, "dropout")
+    against = parse_name(Dropout, baseline, "baseline")
     if against not in dropouts:
         if "baseline" in given.names:
-            raise UsageError(f"--baseline: {against} is not among --dropout {','.join(dropouts)}")
+            raise UsageError("baseline", f"{against} is not among --dropout {','.join(dropouts)}")
         against = dropouts[0]
     check_margin(margin)
     plot = check_plot(plotting, PlotKind.LEARNING)
     config = replace(
         base_config(subject, training, given),
-        schedule=parse_name(Schedule, schedule, "--schedule"),
+        schedule=parse_name(Schedule, schedule, "schedule"),
         omega=parse_omega(omega),
-        selector=parse_name(Selector, selector, "--selector"),
+        selector=parse_name(Selector, selector, "selector"),
     )
-    named_seeds, wanted = parse_seeds(seeds), parse_single(rho, "--rho")
-    wanted_end = parse_single(training.rho_end, "--rho-end")
+    named_seeds, wanted = parse_seeds(seeds), parse_single(rho, "rho")
+    wanted_end = parse_single(training.rho_end, "rho_end")
 
     from maldrop_cli.analysis.arms import group
     from maldrop_cli.analysis.compare import compare as compare_arms

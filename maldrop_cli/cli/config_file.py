@@ -31,17 +31,18 @@ def read(path: Path, ctx: typer.Context) -> dict[str, Any]:
     except OSError as error:
         raise MaldropError(f"can't read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config: {path} is not TOML: {error}") from None
+        raise UsageError("config", f"{path} is not TOML: {error}") from None
     commands = list(ctx.parent.command.commands) if ctx.parent else []  # type: ignore[attr-defined]
     own: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict) and key not in commands:
             raise UsageError(
-                f"--config: {path} has a table [{key}], and no command is called so{nearest(key, commands)} "
-                f"(one of: {', '.join(commands)})"
+                "config",
+                f"{path} has a table [{key}], and no command is called so{nearest(key, commands)} "
+                f"(one of: {', '.join(commands)})",
             )
         if key in commands and not isinstance(value, dict):
-            raise UsageError(f"--config: {key} in {path} is a command, and wants a table: [{key}]")
+            raise UsageError("config", f"{key} in {path} is a command, and wants a table: [{key}]")
         if not isinstance(value, dict):
             own[key] = value
     table = content.get(ctx.info_name or "", {})
@@ -55,17 +56,18 @@ def _converted(content: Mapping[str, Any], path: Path, ctx: typer.Context) -> di
         parameter = flags.get(key.replace("_", "-"))
         if parameter is None:
             raise UsageError(
-                f"--config: {path} has {key!r}, and {ctx.info_name} takes no such setting{nearest(key, list(flags))} "
-                f"(`maldrop {ctx.info_name} --help` lists them)"
+                "config",
+                f"{path} has {key!r}, and {ctx.info_name} takes no such setting{nearest(key, list(flags))} "
+                f"(`maldrop {ctx.info_name} --help` lists them)",
             )
         if parameter.name in values:
-            raise UsageError(f"--config: {path} sets {key!r} twice, once by another of its names")
+            raise UsageError("config", f"{path} sets {key!r} twice, once by another of its names")
         if isinstance(value, list):
             items = [str(item) for item in value]
             value = ",".join(items if len(items) != 1 or parameter.name != "seeds" else items * 2)  # 5 alone is a count
         if isinstance(value, bool) is not bool(parameter.is_flag) or not isinstance(value, bool | int | float | str):
             wanted = "true or false" if parameter.is_flag else "a text, a number or a list of them"
-            raise UsageError(f"--config: {key} in {path} is {value!r}, and must be {wanted}")
+            raise UsageError("config", f"{key} in {path} is {value!r}, and must be {wanted}")
         values[parameter.name] = parameter.process_value(ctx, value if parameter.is_flag else str(value))
     return values
 

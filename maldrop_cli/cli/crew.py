@@ -33,11 +33,11 @@ class Crew:
 
 def chosen(options: ExecutionOptions) -> Executor:
     """The executor that the options ask for; UsageError where they contradict each other."""
-    executor = parse_name(Executor, options.executor, "--executor")
+    executor = parse_name(Executor, options.executor, "executor")
     if executor is Executor.AUTO:
         executor = Executor.PROCESSES if (options.workers or 1) > 1 else Executor.SERIAL
     if executor is Executor.SERIAL and (options.workers or 1) > 1:
-        raise UsageError(f"--executor serial trains one run at a time, and --workers is {options.workers}")
+        raise UsageError("", f"--executor serial trains one run at a time, and --workers is {options.workers}")
     if executor is not Executor.RAY:
         for flag, value in (
             ("--ray-address", options.ray_address),
@@ -45,7 +45,7 @@ def chosen(options: ExecutionOptions) -> Executor:
             ("--gpus-per-run", options.gpus_per_run),
         ):
             if value is not None:
-                raise UsageError(f"{flag} is for --executor ray, and this is {executor}")
+                raise UsageError("", f"{flag} is for --executor ray, and this is {executor}")
     return executor
 
 

@@ -24,8 +24,9 @@ def check_output(output: OutputOptions) -> None:
     """Find out before any training whether the results can be shown and written as asked."""
     if output.format not in FORMATS:
         raise UsageError(
-            f"--format: no format is called {output.format!r}{nearest(output.format, list(FORMATS))} "
-            f"(one of: {', '.join(FORMATS)})"
+            "format",
+            f"no format is called {output.format!r}{nearest(output.format, list(FORMATS))} "
+            f"(one of: {', '.join(FORMATS)})",
         )
     for path in (output.csv, output.json):
         if path is not None:
@@ -50,17 +51,18 @@ class Plot:
 
 def check_plot(options: PlotOptions, default: PlotKind) -> Plot | None:
     """What to draw, found out before any training; None where no plot was asked for."""
-    metric = parse_name(Metric, options.metric, "--metric")
-    kind = default if options.plot_kind is None else parse_name(PlotKind, options.plot_kind, "--plot-kind")
+    metric = parse_name(Metric, options.metric, "metric")
+    kind = default if options.plot_kind is None else parse_name(PlotKind, options.plot_kind, "plot_kind")
     x = options.x.strip().replace("-", "_")
     if x not in NUMERIC:
         raise UsageError(
-            f"--x: no setting that is a number is called {options.x!r}{nearest(x, list(NUMERIC))} "
-            f"(one of: {', '.join(NUMERIC)})"
+            "x",
+            f"no setting that is a number is called {options.x!r}{nearest(x, list(NUMERIC))} "
+            f"(one of: {', '.join(NUMERIC)})",
         )
     if options.plot is None:
         if options.plot_kind is not None:
-            raise UsageError("--plot-kind: there is no plot without --plot FILE")
+            raise UsageError("plot_kind", "there is no plot without --plot FILE")
         return None
     check_plot_file(options.plot)
     return Plot(options.plot, kind, metric, x)
@@ -69,7 +71,7 @@ def check_plot(options: PlotOptions, default: PlotKind) -> Plot | None:
 def check_plot_file(path: Path) -> None:
     """UsageError where the suffix names no form of picture, MaldropError where a file can't be put there."""
     if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot: {path} ends in none of {', '.join(PLOT_SUFFIXES)}; write e.g. plot.png")
+        raise UsageError("plot", f"{path} ends in none of {', '.join(PLOT_SUFFIXES)}; write e.g. plot.png")
     check_writable(path)
 
 

@@ -65,15 +65,15 @@ def report(
     check_output(output)
     check_margin(margin)
     plot = check_plot(plotting, PlotKind.LEARNING)
-    conditions = [parse_condition(text, "--where") for text in where or []]
+    conditions = [parse_condition(text, "where") for text in where or []]
     if dropout:
-        wanted = parse_names(Dropout, dropout, "--dropout")
+        wanted = parse_names(Dropout, dropout, "dropout")
         conditions.append(Only("dropout", f"dropout={','.join(wanted)}", lambda run, value: value in wanted))
     settings = parse_by(by) if by else []
     against = parse_baseline(baseline) if baseline else None
     grouped = bool(settings or against)
     if long and grouped:
-        raise UsageError("--long: a row an epoch is of single runs; --by and --baseline take them together over seeds")
+        raise UsageError("long", "a row an epoch is of single runs; --by and --baseline take them together over seeds")
 
     from rich.console import Console
 

@@ -63,7 +63,7 @@ def sized(config: RunConfig, head: Head, rho: Quantity, rho_end: Quantity = NOTH
     units = available(config, head)
     if not config.has_rho:
         return config
-    counts = [quantity.count(units, flag, config.unit) for quantity, flag in ((rho, "--rho"), (rho_end, "--rho-end"))]
+    counts = [quantity.count(units, flag, config.unit) for quantity, flag in ((rho, "rho"), (rho_end, "rho_end"))]
     return replace(config, rho=counts[0], rho_end=counts[1])
 
 

@@ -30,17 +30,17 @@ def base_config(subject: SubjectOptions, training: TrainingOptions, given: Given
     config = replace(
         subject_config(subject),
         period=training.period,
-        pass_rate=parse_name(PassRate, training.pass_rate, "--pass-rate"),
+        pass_rate=parse_name(PassRate, training.pass_rate, "pass_rate"),
         rate=training.rate,
         fidelity_every=_fidelity(training.fidelity),
         epochs=training.epochs,
-        lr=parse_number(training.lr, "--lr"),
+        lr=parse_number(training.lr, "lr"),
         momentum=training.momentum,
         weight_decay=training.weight_decay,
         deterministic=training.deterministic,
     )
     if training.preset is not None:
-        config = apply_preset(parse_name(Preset, training.preset, "--preset"), config, set(given.names))
+        config = apply_preset(parse_name(Preset, training.preset, "preset"), config, set(given.names))
     return replace(config, horizon=config.epochs if training.horizon is None else training.horizon)
 
 
@@ -51,8 +51,8 @@ def several_bases(subject: SubjectOptions, training: TrainingOptions, given: Giv
         for dataset, model, lr, p in itertools.product(
             _items(subject.dataset),
             _items(subject.model),
-            parse_numbers(training.lr, "--lr"),
-            parse_numbers(subject.p, "--p"),
+            parse_numbers(training.lr, "lr"),
+            parse_numbers(subject.p, "p"),
         )
     ]
 
@@ -66,7 +66,7 @@ def subject_config(subject: SubjectOptions) -> RunConfig:
     """Data, model and the settings of the variants that every command takes."""
     return RunConfig(
         data=DataConfig(
-            dataset=parse_name(Dataset, subject.dataset, "--dataset"),
+            dataset=parse_name(Dataset, subject.dataset, "dataset"),
             image_size=subject.image_size,
             shape=_shape(subject.shape),
             classes=subject.classes,
@@ -74,8 +74,8 @@ def subject_config(subject: SubjectOptions) -> RunConfig:
         ),
         model=subject.model,
         depth=subject.depth,
-        p=parse_number(subject.p, "--p"),
-        granularity=parse_name(Granularity, subject.granularity, "--granularity"),
+        p=parse_number(subject.p, "p"),
+        granularity=parse_name(Granularity, subject.granularity, "granularity"),
         joint_iterations=subject.joint_iterations,
         joint_starts=subject.joint_starts,
         score_memory=subject.score_memory,
@@ -86,21 +86,21 @@ def subject_config(subject: SubjectOptions) -> RunConfig:
 def _fidelity(text: str) -> int:
     match = re.fullmatch(r"off|every=([1-9]\d*)", text.strip())
     if not match:
-        raise UsageError(f"--fidelity: {text!r} is neither 'off' nor 'every=N', a number of epochs; write e.g. every=5")
+        raise UsageError("fidelity", f"{text!r} is neither 'off' nor 'every=N', a number of epochs; write e.g. every=5")
     return int(match[1] or 0)
 
 
 def _shape(text: str) -> tuple[int, int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip().lower())
     if not match:
-        raise UsageError(f"--shape: {text!r} is not channels x height x width; write e.g. 3x32x32")
+        raise UsageError("shape", f"{text!r} is not channels x height x width; write e.g. 3x32x32")
     return int(match[1]), int(match[2]), int(match[3])
 
 
 def check_margin(margin: float) -> None:
     """UsageError unless it is a finite number above 0."""
     if not (math.isfinite(margin) and margin > 0):
-        raise UsageError(f"--margin: {margin} is not a number above 0")
+        raise UsageError("margin", f"{margin} is not a number above 0")
 
 
 SMOOTH = {"forward": "forward-smooth", "reverse": "reverse-smooth"}

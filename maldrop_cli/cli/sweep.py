@@ -71,12 +71,12 @@ def sweep(
     check_output(output)
     plot = check_plot(plotting, PlotKind.METRIC)
     if plot and dry_run:
-        raise UsageError("--plot: a dry run measures nothing that could be plotted")
-    dropouts = parse_names(Dropout, dropout, "--dropout")
-    schedules = parse_names(Schedule, schedule, "--schedule")
-    omegas, named_seeds, quantities = parse_omegas(omega), parse_seeds(seeds), parse_axis(rho, "--rho")
-    wanted_end = parse_single(training.rho_end, "--rho-end")
-    selectors = parse_names(Selector, selector, "--selector")
+        raise UsageError("plot", "a dry run measures nothing that could be plotted")
+    dropouts = parse_names(Dropout, dropout, "dropout")
+    schedules = parse_names(Schedule, schedule, "schedule")
+    omegas, named_seeds, quantities = parse_omegas(omega), parse_seeds(seeds), parse_axis(rho, "rho")
+    wanted_end = parse_single(training.rho_end, "rho_end")
+    selectors = parse_names(Selector, selector, "selector")
     bases = [replace(base, selector=selectors[0]) for base in several_bases(subject, training, given)]
 
     from maldrop_cli.analysis.arms import group
@@ -97,7 +97,7 @@ def sweep(
     variants = [replace(each, selector=one) for base in bases for each in arms(base, dropouts) for one in selectors]
     sizes = [
         (sized(each, head(each), quantities[0], wanted_end),
-         to_counts(quantities, available(each, head(each)), "--rho", each.unit))
+         to_counts(quantities, available(each, head(each)), "rho", each.unit))
         for each in distinct(variants)
     ]  # fmt: skip
     points = with_references(bases, grid(sizes, schedules, omegas))

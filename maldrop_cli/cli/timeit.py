@@ -97,21 +97,21 @@ def timeit(
     check_output(output)
     if plot is not None:
         check_plot_file(plot)
-    dropouts = parse_names(Dropout, dropout, "--dropout")
-    selectors = parse_names(Selector, selector, "--selector")
+    dropouts = parse_names(Dropout, dropout, "dropout")
+    selectors = parse_names(Selector, selector, "selector")
     config = replace(subject_config(subject), omega=parse_omega(omega))
-    wanted = parse_single(rho, "--rho")
-    for flag, value in (("--precision", precision), ("--budget", budget)):
+    wanted = parse_single(rho, "rho")
+    for flag, value in (("precision", precision), ("budget", budget)):
         if not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"{flag}: {value} is not a number above 0")
+            raise UsageError(flag, f"{value} is not a number above 0")
     if amp not in ("off", "bf16"):
-        raise UsageError(f"--amp: {amp!r} is neither 'off' nor 'bf16'")
+        raise UsageError("amp", f"{amp!r} is neither 'off' nor 'bf16'")
     if scale is not None and scale not in AXES:
         raise UsageError(
-            f"--scale: no axis is called {scale!r}{nearest(scale, list(AXES))} (one of: {', '.join(AXES)})"
+            "scale", f"no axis is called {scale!r}{nearest(scale, list(AXES))} (one of: {', '.join(AXES)})"
         )
     if layer and phases:
-        raise UsageError("--phases: they are those of a whole step; leave --layer out")
+        raise UsageError("phases", "they are those of a whole step; leave --layer out")
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty,
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported

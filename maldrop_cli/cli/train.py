@@ -61,13 +61,13 @@ def train(
         check_writable(save)
     config = replace(
         base_config(subject, training, given),
-        dropout=parse_name(Dropout, dropout, "--dropout"),
-        schedule=parse_name(Schedule, schedule, "--schedule"),
+        dropout=parse_name(Dropout, dropout, "dropout"),
+        schedule=parse_name(Schedule, schedule, "schedule"),
         omega=parse_omega(omega),
-        selector=parse_name(Selector, selector, "--selector"),
+        selector=parse_name(Selector, selector, "selector"),
         seed=seed,
     )
-    wanted, wanted_end = parse_single(rho, "--rho"), parse_single(training.rho_end, "--rho-end")
+    wanted, wanted_end = parse_single(rho, "rho"), parse_single(training.rho_end, "rho_end")
 
     from maldrop_cli.cli.session import Session, head_of, sized
     from maldrop_cli.render.masks import pass_rate_table

@@ -56,7 +56,7 @@ def _split_folders(source: Source) -> tuple[Path, Path]:
     """The folders of the training and of the validation images."""
     root = source.data_dir
     if root is None:
-        raise UsageError("--dataset imagefolder needs --data-dir: a folder with train/ and test/ or val/ in it")
+        raise UsageError("", "--dataset imagefolder needs --data-dir: a folder with train/ and test/ or val/ in it")
     val = next((root / name for name in ("test", "val") if (root / name).is_dir()), root / "test")
     for folder in (root / "train", val):
         if not folder.is_dir():

@@ -43,7 +43,7 @@ def connect(address: str | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise UsageError("--executor ray: Ray is not installed; `pip install 'maldrop-cli[ray]'` brings it") from None
+        raise UsageError("executor ray", "Ray is not installed; `pip install 'maldrop-cli[ray]'` brings it") from None
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -58,8 +58,9 @@ def capacity(ray: Any, cpus: float, gpus: float) -> int:
     fits = [int(there.get(name, 0) / each) for name, each in (("CPU", cpus), ("GPU", gpus)) if each > 0]
     if min(fits, default=1) < 1:
         raise UsageError(
-            f"--executor ray: a run needs {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has "
-            f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; --cpus-per-run and --gpus-per-run take fractions"
+            "executor ray",
+            f"a run needs {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has "
+            f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}; --cpus-per-run and --gpus-per-run take fractions",
         )
     return min(fits, default=1)
 

@@ -95,15 +95,17 @@ def attach(
         )
         size = Head(width, classes, channels)
         if config.dropout in SPATIAL and channels is None:
-            raise UsageError(f"dropout: {config.dropout} drops channels, and needs to know their number, channels=...")
+            raise UsageError(
+                "dropout", f"{config.dropout} drops channels, and needs to know their number, channels=..."
+            )
         if channels is not None and (channels < 1 or width % channels):
-            raise UsageError(f"channels: {width} neurons can't be divided into {channels}")
+            raise UsageError("channels", f"{width} neurons can't be divided into {channels}")
         sixteenth = max(math.floor(size.units(config.unit) / 16 + 0.5), 1)
         config = replace(config, rho=sixteenth if rho is None else rho)
         check_variant(config, size)
         regulariser: Regulariser = build_regulariser(config, size, generator)
     except UsageError as error:
-        raise ValueError(str(error).replace(" --", " ").removeprefix("--")) from None
+        raise ValueError(str(error)) from None
     head = head_of(linear, regulariser)
     backbone, _ = cut(network, end, example)
     classifier = Classifier(backbone, head)

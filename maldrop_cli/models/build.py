@@ -21,7 +21,9 @@ def hidden_width(model: str, depth: int, shape: Shape) -> int:
         return torchvision_models.width(model, shape)
     height, width = shape[1:]
     if height * width < 2:
-        raise UsageError("the CNN needs images of more than one pixel: its batch norm has no spread over a single one")
+        raise UsageError(
+            "", "the CNN needs images of more than one pixel: its batch norm has no spread over a single one"
+        )
     return depth * height * width
 
 
@@ -55,8 +57,9 @@ def check_batches(config: RunConfig, shape: Shape, examples: int) -> None:
     better = next((other for other in range(size + 1, examples + 1) if examples % other != 1), None)
     remedy = f"--batch-size {better}" if better else "more images"
     raise UsageError(
-        f"--batch-size:{left} {config.model} can't train on a single image of {height}x{width}: its batch norm needs "
-        f"more than one value a channel; try {remedy}"
+        "batch_size",
+        f"{left} {config.model} can't train on a single image of {height}x{width}: its batch norm needs "
+        f"more than one value a channel; try {remedy}",
     )
 
 

@@ -44,7 +44,7 @@ def build(name: str, shape: Shape, classes: int) -> nn.Module:
     if name not in names():
         near = nearest(name, [CNN, *names()])
         raise UsageError(
-            f"--model: no model is called {name!r}{near} (cnn, or any classifier of torchvision that ends in a Linear)"
+            "model", f"no model is called {name!r}{near} (cnn, or any classifier of torchvision that ends in a Linear)"
         )
     from torchvision.models import get_model
 
@@ -90,7 +90,7 @@ def blank(name: str, shape: Shape = USUAL, classes: int = 10) -> tuple[CutNetwor
     try:
         return cut(network)
     except ValueError as error:
-        raise UsageError(f"--model: {name} will not do: {error}") from None
+        raise UsageError("model", f"{name} will not do: {error}") from None
 
 
 @functools.cache
@@ -99,13 +99,13 @@ def width(name: str, shape: Shape) -> int:
     channels, height, across = shape
     _, linear = blank(name)
     if channels not in (1, 3):
-        raise UsageError(f"{name} takes images of 1 or 3 channels, not {channels}")
+        raise UsageError("", f"{name} takes images of 1 or 3 channels, not {channels}")
     reason = _misfit(name, height, across)
     if reason:
         reason = textwrap.shorten(reason, 120, placeholder=" ...")
         side = next((side for side in SIDES if not _misfit(name, side, side)), None)
         remedy = f"; try --image-size {side}" if side else ""
-        raise UsageError(f"{name} cannot take images of {height}x{across} ({reason}){remedy}")
+        raise UsageError("", f"{name} cannot take images of {height}x{across} ({reason}){remedy}")
     return linear.in_features
 
 

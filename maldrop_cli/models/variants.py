@@ -42,13 +42,14 @@ def check_variant(config: RunConfig, head: Head) -> None:
     neurons than ``exhaustive`` tries."""
     if config.dropout in SPATIAL and head.channels is None:
         raise UsageError(
-            f"--dropout: {config.dropout} drops channels, and the {head.width:,} neurons before the last layer of "
-            f"{config.model} are no longer arranged in any; --model cnn has them"
+            "dropout",
+            f"{config.dropout} drops channels, and the {head.width:,} neurons before the last layer of "
+            f"{config.model} are no longer arranged in any; --model cnn has them",
         )
     if "selector" in config.effective_settings() and config.selector is Selector.EXHAUSTIVE:
         for rho in _possible_rhos(config, head.width):
             if refusal := too_many_sets(head.width, rho):
-                raise UsageError(f"--selector: {refusal}")
+                raise UsageError("selector", f"{refusal}")
 
 
 def _possible_rhos(config: RunConfig, width: int) -> set[int]:

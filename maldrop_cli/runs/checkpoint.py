@@ -79,12 +79,13 @@ def check_settings(path: Path, checkpoint: Checkpoint, config: RunConfig) -> Non
             a_word = was[0].isalnum() and not isinstance(there[name], bool)
             remedy = f"; --{flag} {was} goes on from it" if a_word else ""
             raise UsageError(
-                f"--resume: {path} is a checkpoint of other settings: {flag} is {was} there and {wanted} here{remedy}"
+                "resume", f"{path} is a checkpoint of other settings: {flag} is {was} there and {wanted} here{remedy}"
             )
     if config.epochs < checkpoint.epochs:
         raise UsageError(
-            f"--resume: {path} has {checkpoint.epochs} epochs behind it, more than --epochs {config.epochs}; "
-            f"--epochs {checkpoint.epochs} or more goes on from it"
+            "resume",
+            f"{path} has {checkpoint.epochs} epochs behind it, more than --epochs {config.epochs}; "
+            f"--epochs {checkpoint.epochs} or more goes on from it",
         )
 
 
@@ -92,13 +93,15 @@ def check_data(checkpoint: Checkpoint, digest: str, device: str) -> None:
     """UsageError where the images, or the type of device, are not those of ``checkpoint``."""
     if checkpoint.data_digest != digest:
         raise UsageError(
-            f"--resume: this is a checkpoint of other data: the images of {checkpoint.config.data.dataset} "
-            f"have the digest {checkpoint.data_digest[:8]} there and {digest[:8]} here"
+            "resume",
+            f"this is a checkpoint of other data: the images of {checkpoint.config.data.dataset} "
+            f"have the digest {checkpoint.data_digest[:8]} there and {digest[:8]} here",
         )
     if checkpoint.device != device:
         raise UsageError(
-            f"--resume: this checkpoint was made on {checkpoint.device}, {device} has other random numbers; "
-            f"--device {checkpoint.device} goes on from it"
+            "resume",
+            f"this checkpoint was made on {checkpoint.device}, {device} has other random numbers; "
+            f"--device {checkpoint.device} goes on from it",
         )
 
 

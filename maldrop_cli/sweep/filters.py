@@ -70,9 +70,9 @@ def value_of(run: RunRecord, name: str) -> object:
 
 def parse_by(text: str) -> list[str]:
     """The settings that ``--by`` names, each once."""
-    names = list(dict.fromkeys(_setting(item, "--by", [*SETTINGS, "seed"]) for item in text.split(",")))
+    names = list(dict.fromkeys(_setting(item, "by", [*SETTINGS, "seed"]) for item in text.split(",")))
     if "seed" in names:
-        raise UsageError("--by: runs are taken together over their seeds; without --by, each run has a row of its own")
+        raise UsageError("by", "runs are taken together over their seeds; without --by, each run has a row of its own")
     return names
 
 
@@ -80,7 +80,7 @@ def parse_condition(text: str, flag: str, allowed: Sequence[str] = (*SETTINGS, *
     """UsageError for an unknown setting, with the nearest, and for a value that the setting can't have."""
     name, sign, values = text.partition("=")
     if not sign:
-        raise UsageError(f"{flag}: {text!r} is no SETTING=VALUE; write e.g. schedule=forward or rho=0..1024")
+        raise UsageError(flag, f"{text!r} is no SETTING=VALUE; write e.g. schedule=forward or rho=0..1024")
     name = _setting(name, flag, allowed)
     items = [item.strip() for item in values.split(",")]
     without, rest = WITHOUT in items, [item for item in items if item != WITHOUT]
@@ -91,8 +91,8 @@ def parse_condition(text: str, flag: str, allowed: Sequence[str] = (*SETTINGS, *
 def parse_baseline(text: str) -> Baseline:
     """A variant, or ``SETTING=VALUE`` once or more, with commas between."""
     if "=" not in text:
-        return of_dropout(parse_name(Dropout, text.strip(), "--baseline"))
-    conditions = [parse_condition(item, "--baseline", SETTINGS) for item in text.split(",")]
+        return of_dropout(parse_name(Dropout, text.strip(), "baseline"))
+    conditions = [parse_condition(item, "baseline", SETTINGS) for item in text.split(",")]
 
     def fits(arm: Arm) -> bool:
         run = next(iter(arm.runs.values()))
@@ -110,7 +110,7 @@ def _setting(text: str, flag: str, allowed: Sequence[str]) -> str:
     name = text.strip().replace("-", "_").lower()
     if name not in allowed:
         near = nearest(name, list(allowed))
-        raise UsageError(f"{flag}: no setting is called {text.strip()!r}{near} (one of: {', '.join(allowed)})")
+        raise UsageError(flag, f"no setting is called {text.strip()!r}{near} (one of: {', '.join(allowed)})")
     return name
 
 
@@ -125,12 +125,12 @@ def _test(name: str, items: Sequence[str], flag: str) -> Test:
         words = {item.lower() for item in items}
         if "" in words or (name == "deterministic" and not words <= {"true", "false"}):
             allowed = "true, false" if name == "deterministic" else "a word"
-            raise UsageError(f"{flag}: {','.join(items)!r} is not what this setting can be ({allowed})")
+            raise UsageError(flag, f"{','.join(items)!r} is not what this setting can be ({allowed})")
         return lambda run, value: shown(value) in words
     if name == "omega":
         words = {item for item in items if re.fullmatch("[a-z]+", item)}
         if unknown := words - {"paper", "classes"}:
-            raise UsageError(f"{flag}: {min(unknown)!r} is neither 'paper' nor 'classes' nor a number")
+            raise UsageError(flag, f"{min(unknown)!r} is neither 'paper' nor 'classes' nor a number")
         items = [item for item in items if item not in words]
         numbers = _numbers(name, items, flag) if items else _nothing
         return lambda run, value: value in words or (not isinstance(value, str) and numbers(run, value))
@@ -147,7 +147,7 @@ def shown(value: object) -> str:
 def _numbers(name: str, items: Sequence[str], flag: str) -> Test:
     spans = parse_spans(",".join(items), flag)
     if name not in COUNTS and any(low.percent for low, _ in spans):
-        raise UsageError(f"{flag}: {','.join(items)!r} is a percentage, which has no meaning here")
+        raise UsageError(flag, f"{','.join(items)!r} is a percentage, which has no meaning here")
 
     def test(run: RunRecord, value: object) -> bool:
         assert isinstance(value, int | float)

@@ -17,7 +17,7 @@ from maldrop_cli.config import MAX_COUNT, Omega, Unit, UsageError, parse_omega
 
 DEFAULT_POINTS = 9
 MAX_POINTS = 10_000
-SWEPT = ("--rho", "--omega", "--lr", "--p")  # the numbers that `sweep` takes several of
+SWEPT = ("rho", "omega", "lr", "p")  # the numbers that `sweep` takes several of
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]\w*")
@@ -37,7 +37,7 @@ class Quantity:
         if not 0 <= exact <= available:
             shown = f"{self.value:g}%" if self.percent else f"{self.value:g}"
             whole = "the layer's width" if unit is Unit.NEURON else f"the layer's {available} {unit}s"
-            raise UsageError(f"{flag}: {shown} is not within {whole}, 0 to {available} (or 0% to 100%)")
+            raise UsageError(flag, f"{shown} is not within {whole}, 0 to {available} (or 0% to 100%)")
         return max(math.floor(exact + 0.5), 1 if self.percent and exact > 0 else 0)
 
 
@@ -77,8 +77,8 @@ def parse_single(text: str, flag: str) -> Quantity:
     """An axis of one value; UsageError where ``text`` names several."""
     quantities = parse_axis(text, flag)
     if len(quantities) != 1:
-        where = f"; `maldrop sweep {flag}` takes several" if flag in SWEPT else ""
-        raise UsageError(f"{flag}: {text!r} names {len(quantities)} values, and this takes one{where}")
+        where = f"; `maldrop sweep --{flag}` takes several" if flag in SWEPT else ""
+        raise UsageError(flag, f"{text!r} names {len(quantities)} values, and this takes one{where}")
     return quantities[0]
 
 
@@ -94,23 +94,23 @@ def parse_numbers(text: str, flag: str) -> list[float]:
 
 def parse_omegas(text: str) -> list[Omega]:
     """An axis whose items may also be words: ``paper``, ``classes``."""
-    items = _parse(text, "--omega", DEFAULT_POINTS, words=True)
-    values = [parse_omega(item) if isinstance(item, str) else _plain(item, "--omega") for item in items]
+    items = _parse(text, "omega", DEFAULT_POINTS, words=True)
+    values = [parse_omega(item) if isinstance(item, str) else _plain(item, "omega") for item in items]
     return list(dict.fromkeys(values))
 
 
 def parse_seeds(text: str) -> list[int]:
     """A number alone is a count, 0 to N-1; a list names seeds, and a range names each seed in it."""
     seeds = []
-    for quantity in parse_axis(text, "--seeds", points=None):
-        value = _plain(quantity, "--seeds")
+    for quantity in parse_axis(text, "seeds", points=None):
+        value = _plain(quantity, "seeds")
         if value != int(value) or not 0 <= value <= MAX_COUNT:
-            raise UsageError(f"--seeds: {value:g} is not a whole number from 0 to {MAX_COUNT:,}")
+            raise UsageError("seeds", f"{value:g} is not a whole number from 0 to {MAX_COUNT:,}")
         seeds.append(int(value))
     if "," in text or ".." in text:
         return seeds
     if not 1 <= seeds[0] <= MAX_POINTS:
-        raise UsageError(f"--seeds: {text} is not a count of 1 to {MAX_POINTS:,} seeds")
+        raise UsageError("seeds", f"{text} is not a count of 1 to {MAX_POINTS:,} seeds")
     return list(range(seeds[0]))
 
 
@@ -121,7 +121,7 @@ def _parse(text: str, flag: str, points: int | None, *, words: bool = False) -> 
         word = reader.word() if words else ""
         items += [word] if word else _item(reader, points)
         if len(items) > MAX_POINTS:
-            raise UsageError(f"{flag}: {text!r} names more than {MAX_POINTS:,} values")
+            raise UsageError(flag, f"{text!r} names more than {MAX_POINTS:,} values")
         if reader.at_end():
             return list(dict.fromkeys(items))
         reader.expect(",", "a comma, or '..' for a range")
@@ -129,7 +129,7 @@ def _parse(text: str, flag: str, points: int | None, *, words: bool = False) -> 
 
 def _plain(quantity: Quantity, flag: str) -> float:
     if quantity.percent:
-        raise UsageError(f"{flag}: {quantity.value:g}% is a percentage, which has no meaning here")
+        raise UsageError(flag, f"{quantity.value:g}% is a percentage, which has no meaning here")
     return quantity.value
 
 
@@ -175,7 +175,7 @@ class _Reader:
         self.position = match.end()
         value = float(match[0])
         if abs(value) > MAX_COUNT:
-            raise UsageError(f"{self.flag}: {match[0]} is too large; {MAX_COUNT:,} is the most")
+            raise UsageError(self.flag, f"{match[0]} is too large; {MAX_COUNT:,} is the most")
         return value
 
     def quantity(self) -> Quantity:
@@ -183,11 +183,12 @@ class _Reader:
 
     def error(self, wanted: str) -> UsageError:
         if self.position >= len(self.text):
-            return UsageError(f"{self.flag}: {self.text!r} ends where {wanted} should follow")
+            return UsageError(self.flag, f"{self.text!r} ends where {wanted} should follow")
         return UsageError(
-            f"{self.flag}: {self.text!r} stops making sense at character {self.position + 1}, "
+            self.flag,
+            f"{self.text!r} stops making sense at character {self.position + 1}, "
             f"{self.text[self.position]!r}, where {wanted} should be; "
-            f"e.g. 256, 6.25%, 0,256,1024, 0..4096, 0..4096:512, 0..4096/17 or 1..4096*2"
+            f"e.g. 256, 6.25%, 0,256,1024, 0..4096, 0..4096:512, 0..4096/17 or 1..4096*2",
         )
 
     def _before_range(self) -> str:
@@ -201,14 +202,14 @@ def _item(reader: _Reader, points: int | None) -> Sequence[Quantity]:
         return [start]
     end = reader.quantity()
     if start.percent != end.percent:
-        raise UsageError(f"{reader.flag}: both ends of the range in {reader.text!r} must be percentages, or neither")
+        raise UsageError(reader.flag, f"both ends of the range in {reader.text!r} must be percentages, or neither")
     kind = reader.take(":", "/", "*")
     at = reader.position
     argument = reader.number() if kind else None
     values = _spread(start.value, end.value, kind, argument, points)
     if isinstance(values, str):
         reader.position = at if kind else reader.position
-        raise UsageError(f"{reader.flag}: in {reader.text!r}, at character {at + 1}, {values}")
+        raise UsageError(reader.flag, f"in {reader.text!r}, at character {at + 1}, {values}")
     return [Quantity(value, start.percent) for value in values]
 
 

@@ -61,7 +61,7 @@ def scale(
         for value in AXES[axis]:
             here = replace(size, **{axis: value})
             if here.rho > here.width:
-                raise UsageError(f"--scale: rho is {here.rho}, and a layer of {here.width} neurons is on the way")
+                raise UsageError("scale", f"rho is {here.rho}, and a layer of {here.width} neurons is on the way")
             subjects.append(Subject(str(value), _choosing(replace(base, selector=selector), here, device)))
         share = budget / len(selectors)
         measured = measure(subjects, device, [subjects[0].name], budget=share, clock=clock, timer=timer, tick=tick)
