@@ -20,12 +20,11 @@ def run(arguments: list[str]) -> int:
     """Run the command line ``arguments`` and return its exit code."""
     import typer
 
-    from maldrop_cli.cli.app import app, check_command
+    from maldrop_cli.cli.app import app
     from maldrop_cli.config import MaldropError, UsageError
 
     try:
-        check_command(arguments)
-        code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False, obj=tuple(arguments))
+        code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False)
         if sys.stdout is not None:  # as it is where a shell closed it
             sys.stdout.flush()
         if code == EXIT_INTERRUPTED:  # how Typer passes Ctrl-C on

@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
@@ -148,39 +149,21 @@ SPATIAL = (Dropout.SPATIAL, Dropout.SPATIAL_MALDROP)
 OF_WEIGHTS = (Dropout.DROPCONNECT, Dropout.MALDROPCONNECT)
 WITHOUT_SCORE = (Selector.JOINT, Selector.GREEDY, Selector.EXHAUSTIVE)  # selectors of sets, not of single neurons
 
-_RANDOM = ("rho", "granularity", "schedule", "pass_rate")
-_MALDROP = (*_RANDOM, "selector")
-SETTINGS: dict[Dropout, tuple[str, ...]] = {  # of RunConfig, that have an effect on runs with this variant alone
+_RHO = ("rho", "schedule", "period", "rate", "rho_end", "horizon", "pass_rate")
+_MALDROP = (*_RHO, "granularity", "selector", "omega", "joint_iterations", "joint_starts")
+TAKES: dict[Dropout, tuple[str, ...]] = {  # the settings that only some variants have
     Dropout.NONE: (),
     Dropout.VANILLA: ("p",),
     Dropout.MALDROP: _MALDROP,
-    Dropout.RANDOM: _RANDOM,
+    Dropout.RANDOM: (*_RHO, "granularity"),
     Dropout.NESTED: ("p", "granularity", "pass_rate"),
     Dropout.DROPCONNECT: ("p",),
-    Dropout.MALDROPCONNECT: ("rho", "schedule", "omega", "pass_rate"),
+    Dropout.MALDROPCONNECT: (*_RHO, "omega"),
     Dropout.SPATIAL: ("p",),
     Dropout.SPATIAL_MALDROP: _MALDROP,
     Dropout.VANILLA_MALDROP: (*_MALDROP, "p"),
     Dropout.MALDROP_VANILLA: (*_MALDROP, "p"),
 }
-FURTHER_SETTINGS: dict[str, dict[Any, tuple[str, ...]]] = {  # and those that depend on the value of another
-    "model": {CNN: ("depth",)},
-    "schedule": {
-        Schedule.PERIODIC: ("period",),
-        Schedule.FORWARD_SMOOTH: ("rate",),
-        Schedule.REVERSE_SMOOTH: ("rate",),
-        Schedule.LINEAR: ("rho_end", "horizon"),
-    },
-    "selector": {
-        Selector.HEURISTIC: ("omega",),
-        Selector.LEAST_USEFUL: ("omega",),
-        Selector.JOINT: ("omega", "joint_iterations", "joint_starts"),  # omega: in a start, with one mask a batch
-    },
-}
-CONDITIONAL = {name for names in SETTINGS.values() for name in names} | {
-    name for further in FURTHER_SETTINGS.values() for names in further.values() for name in names
-}
-WITHOUT_EFFECT = {"score_memory"}  # on any number but the time
 
 Omega = float | Literal["paper", "classes"]
 Name = TypeVar("Name", bound=StrEnum)
@@ -192,20 +175,18 @@ def nearest(text: str, names: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def parse_name(kind: type[Name], text: str, flag: str) -> Name:
-    """The member of ``kind`` called ``text``; else a UsageError that names the flag and the nearest name."""
+def parse_name(kind: type[Name], text: str, setting: str) -> Name:
+    """The member of ``kind`` called ``text``; else a UsageError with the nearest name."""
     try:
         return kind(text)
     except ValueError:
-        names = [member.value for member in kind]
-        raise UsageError(
-            flag, f"no {_words(kind.__name__)} is called {text!r}{nearest(text, names)} (one of: {', '.join(names)})"
-        ) from None
+        what = re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower()  # PassRate: pass rate
+        raise UsageError(setting, unknown_name(what, text, [str(name) for name in kind])) from None
 
 
-def _words(name: str) -> str:
-    """``PassRate`` as ``pass rate``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
+def unknown_name(what: str, text: str, names: list[str]) -> str:
+    """The message for a ``text`` that is none of ``names``."""
+    return f"no {what} is called {text!r}{nearest(text, names)} (one of: {', '.join(names)})"
 
 
 def parse_omega(text: str) -> Omega:
@@ -223,89 +204,146 @@ def parse_omega(text: str) -> Omega:
     return value
 
 
+# --- settings: each is defined once, as a field with its metadata ----------------------------------------------------
+
+DATA, DROPOUT, TRAINING, MACHINE = "Data and model", "Dropout", "Training", "Machine and records"  # panels of --help
+OUTPUT, RARE = "Output", "Rarely needed"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The metadata of a field: flags, checks, run ids and labels follow from it.
+
+    ``panel``: of ``--help``; empty for the five main settings. ``low``, ``high``: bounds of a number, ``above``: without
+    ``low`` itself. It has an effect on runs whose variant TAKES it, whose schedule, selector or model is among ``of``,
+    and of which ``when`` is true. ``flag``, ``text``: the flag and its default, where they are not name and value.
+    """
+
+    help: str
+    panel: str = ""
+    low: float = 0
+    high: float = math.inf
+    above: bool = False
+    of: Collection[str] = ()
+    when: Callable[[RunConfig], bool] = lambda run: True
+    flag: str = ""
+    text: str = ""
+
+    def check(self, name: str, value: Any) -> None:
+        """UsageError for a number out of bounds."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return
+        if isinstance(value, int) and isinstance(self.low, int):
+            check_whole(name, value, self.low, self.high)
+        elif not (self.low <= value <= self.high and math.isfinite(value)) or (self.above and value == self.low):
+            allowed = "a number from 0 to 1" if self.high == 1 else "a finite number of at least 0"
+            raise UsageError(name, f"{value} is not {'a finite number above 0' if self.above else allowed}")
+
+
+def check_whole(name: str, value: int, low: int, high: float = math.inf) -> None:
+    """UsageError unless ``value`` is from ``low`` to ``high``, or at most MAX_COUNT."""
+    high = min(high, MAX_COUNT)
+    if not low <= value <= high:
+        raise UsageError(name, f"{value} is not a whole number from {low} to {high:,}")
+
+
+def setting(default: Any, help: str, panel: str = "", **rest: Any) -> Any:
+    """A field with a :class:`Setting`."""
+    return field(default=default, metadata={"setting": Setting(help, panel, **rest)})
+
+
+def _omega_matters(run: RunConfig) -> bool:
+    """To ``joint`` as a start of the batch's mask; to weights as they have no other selector."""
+    in_start = run.granularity is Granularity.BATCH and run.joint_starts > 0
+    scored = (Selector.HEURISTIC, Selector.LEAST_USEFUL, *([Selector.JOINT] if in_start else []))
+    return run.selector in scored or run.unit is Unit.WEIGHT
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images. ``image_size`` None: the data set's own. ``shape`` (C, H, W), ``classes``, ``images``:
-    of ``synthetic`` only."""
+    """Which images. ``image_size`` None: the data set's own; the last three: of ``synthetic`` only."""
 
-    dataset: Dataset = Dataset.DIGITS
-    image_size: int | None = None
-    shape: tuple[int, int, int] = (1, 16, 16)
-    classes: int = 10
-    images: int = 1000
+    dataset: Dataset = setting(Dataset.DIGITS, f"One of: {', '.join(Dataset)}.")
+    image_size: int | None = setting(None, "Side to scale images to; the default is the data set's own.", DATA)
+    shape: tuple[int, int, int] = setting((1, 16, 16), "Of synthetic images: channels x height x width.", RARE)
+    classes: int = setting(10, "Of synthetic images.", RARE)
+    images: int = setting(1000, "Number of synthetic images.", RARE)
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
-            _require("image_size", self.image_size, 1)
+            check_whole("image_size", self.image_size, 1)
         if self.dataset is Dataset.SYNTHETIC:
-            _require("classes", self.classes, 2)
-            _require("images", self.images, 2 * self.classes)
+            check_whole("classes", self.classes, 2)
+            check_whole("images", self.images, 2 * self.classes)
             if min(self.shape) < 1:
                 raise UsageError("shape", f"{self.shape} has a side below 1; write e.g. 3x32x32")
+
+    def effective_settings(self) -> dict[str, Any]:
+        """As :meth:`RunConfig.effective_settings`."""
+        if self.dataset is Dataset.SYNTHETIC:
+            return dict(vars(self))
+        return {"dataset": self.dataset, "image_size": self.image_size}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that changes a run's numbers; ``rho`` is the resolved base count. See docs/data-dictionary.md.
+    """Everything that changes a run's numbers. See docs/data-dictionary.md.
 
-    ``horizon`` is a setting of its own, so that a run keeps its schedule whatever becomes of ``epochs``.
+    ``rho`` is the resolved base count. ``horizon`` does not follow ``epochs``, so that a longer run keeps its schedule.
+    The default ``rate`` takes the default rho past half the layer in the middle of ten epochs. ``score_memory`` changes
+    only the time, ``fidelity_every`` (0: never) no number.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
-    model: str = CNN
-    depth: int = 4
-    dropout: Dropout = Dropout.MALDROP
-    p: float = 0.5
-    rho: int = 256
-    selector: Selector = Selector.HEURISTIC
-    omega: Omega = "paper"
-    granularity: Granularity = Granularity.BATCH
-    pass_rate: PassRate = PassRate.CUMULATIVE
-    joint_iterations: int = 10
-    joint_starts: int = 16
-    score_memory: float = 4.0
-    schedule: Schedule = Schedule.STANDARD
-    period: int = 5
-    rate: float = 0.5  # takes the default rho, 6.25 %, past half the layer in the middle of ten epochs
-    rho_end: int = 0
-    horizon: int = 10
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 0.005
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    seed: int = 0
-    deterministic: bool = False
-    fidelity_every: int = 0  # epochs; 0: never
+    model: str = setting(CNN, "cnn, the paper's, or a classifier of torchvision: vgg16, resnet18, vit_b_16 ...")
+    depth: int = setting(
+        4, "Channels of the CNN's second convolution; the paper's text says 1, its 4,096 neurons need 4.",
+        DATA, low=1, of=[CNN],
+    )  # fmt: skip
+    dropout: Dropout = setting(Dropout.MALDROP, f"One of: {', '.join(Dropout)}.")
+    p: float = setting(0.5, "Rate of vanilla, spatial, dropconnect, nested.", DROPOUT, low=0.0, high=1.0)
+    rho: int = setting(256, "Neurons (channels, weights) to drop: a count, or a percentage of all.", text="6.25%")
+    selector: Selector = setting(Selector.HEURISTIC, f"How maldrop chooses neurons: {', '.join(Selector)}.", DROPOUT)
+    omega: Omega = setting(
+        "paper", "Weight of the wrong classes: paper (1/(D-1)), classes (1/(C-1)) or a number.",
+        DROPOUT, low=-math.inf, when=_omega_matters,
+    )  # fmt: skip
+    granularity: Granularity = setting(Granularity.BATCH, "One mask for a batch, or for each sample (image).", DROPOUT)
+    pass_rate: PassRate = setting(
+        PassRate.CUMULATIVE, "The share of passes that scales neurons at test time: of all training, of the last epoch.", DROPOUT
+    )  # fmt: skip
+    joint_iterations: int = setting(10, "Of the selector joint: rounds of ascent, at most.", RARE, of=[Selector.JOINT])
+    joint_starts: int = setting(16, "Of the selector joint: starts beside softmax, at most.", RARE, of=[Selector.JOINT])
+    score_memory: float = setting(
+        4.0, "Of the selector single: MiB to work in.", RARE, low=0.0, above=True, when=lambda run: False
+    )
+    schedule: Schedule = setting(Schedule.STANDARD, f"How rho changes: {', '.join(Schedule)}.", DROPOUT)
+    period: int = setting(5, "Of periodic: drop in every N-th batch.", DROPOUT, low=1, of=[Schedule.PERIODIC])
+    rate: float = setting(
+        0.5, "Of forward-smooth, reverse-smooth: change of the log-odds of rho each epoch.",
+        DROPOUT, low=0.0, above=True, of=[Schedule.FORWARD_SMOOTH, Schedule.REVERSE_SMOOTH],
+    )  # fmt: skip
+    rho_end: int = setting(
+        0, "Of linear: rho in its last epoch, a count or a percentage.", DROPOUT, text="0", of=[Schedule.LINEAR]
+    )
+    horizon: int = setting(
+        10, "Of linear: the epochs over which it runs; the default is --epochs.", DROPOUT, low=1, of=[Schedule.LINEAR]
+    )
+    epochs: int = setting(10, "Passes over the training images.", low=1)
+    batch_size: int = setting(64, "Images in a training batch.", TRAINING, low=1)
+    lr: float = setting(0.005, "SGD's learning rate.", TRAINING, low=0.0)
+    momentum: float = setting(0.9, "SGD's momentum.", TRAINING, low=0.0)
+    weight_decay: float = setting(0.0, "SGD's L2 penalty.", TRAINING, low=0.0)
+    seed: int = setting(0, "Of weights, batch order and noise.", TRAINING)
+    deterministic: bool = setting(False, "Only deterministic algorithms, slower on CUDA.", RARE)
+    fidelity_every: int = setting(
+        0, "every=N: each N epochs, compare the mask with the jointly worst on a probe batch; off.",
+        DROPOUT, flag="fidelity", text="off", when=lambda run: run.fidelity_every > 0 and run.chooses,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for flag, whole, least in (
-            ("depth", self.depth, 1),
-            ("rho", self.rho, 0),
-            ("joint_iterations", self.joint_iterations, 0),
-            ("joint_starts", self.joint_starts, 0),
-            ("period", self.period, 1),
-            ("rho_end", self.rho_end, 0),
-            ("horizon", self.horizon, 1),
-            ("epochs", self.epochs, 1),
-            ("batch_size", self.batch_size, 1),
-            ("seed", self.seed, 0),
-            ("fidelity", self.fidelity_every, 0),
-        ):
-            _require(flag, whole, least)
-        for flag, value, low, high in (
-            ("p", self.p, 0.0, 1.0),
-            ("lr", self.lr, 0.0, math.inf),
-            ("momentum", self.momentum, 0.0, math.inf),
-            ("weight_decay", self.weight_decay, 0.0, math.inf),
-        ):
-            if not (low <= value <= high and math.isfinite(value)):
-                allowed = "a number from 0 to 1" if high == 1.0 else "a finite number of at least 0"
-                raise UsageError(flag, f"{value} is not {allowed}")
-        if not (self.rate > 0 and math.isfinite(self.rate)):
-            raise UsageError("rate", f"{self.rate} is not a finite number above 0")
-        if not 0 < self.score_memory <= MAX_COUNT:
-            raise UsageError("score_memory", f"{self.score_memory} is not a number of MiB above 0")
+        for name in _OF_RUNS:
+            SETTINGS[name].check(SETTINGS[name].flag or name, getattr(self, name))
         if self.dropout in OF_WEIGHTS and self.granularity is Granularity.SAMPLE:
             raise UsageError(
                 "granularity",
@@ -323,11 +361,11 @@ class RunConfig:
     @property
     def has_rho(self) -> bool:
         """Whether the variant drops a set number of units in each batch."""
-        return "rho" in SETTINGS[self.dropout]
+        return "rho" in TAKES[self.dropout]
 
     @property
     def chooses(self) -> bool:
-        """Whether the variant chooses neurons, so that its masks can be held against the jointly worst."""
+        """Whether the variant chooses neurons, so that its masks can be compared with the jointly worst."""
         return self.has_rho and self.unit is not Unit.WEIGHT
 
     @property
@@ -336,20 +374,20 @@ class RunConfig:
         return UNITS.get(self.dropout, Unit.NEURON)
 
     def effective_settings(self) -> dict[str, Any]:
-        """The settings that matter to this run, and only those: ``p`` is no part of a run of ``maldrop``."""
-        settings = {**vars(self), "data": dict(vars(self.data))}  # not asdict: its deep copies take ten times as long
-        relevant = set(settings) - CONDITIONAL - WITHOUT_EFFECT | set(SETTINGS[self.dropout])
-        for kind, settings_of in FURTHER_SETTINGS.items():
-            if kind in relevant:
-                relevant |= set(settings_of.get(getattr(self, kind), ()))
-        if not self.fidelity_every or not self.chooses:  # it changes no number, but is missed where it was not measured
-            relevant -= {"fidelity_every"}
-        if self.selector is Selector.JOINT and (self.granularity is Granularity.SAMPLE or not self.joint_starts):
-            relevant -= {"omega"}
-        identity = {name: value for name, value in settings.items() if name in relevant}
-        if self.data.dataset is not Dataset.SYNTHETIC:
-            identity["data"] = {"dataset": self.data.dataset, "image_size": self.data.image_size}
-        return identity
+        """The settings that have an effect on this run, and only those: ``p`` is no part of a run of ``maldrop``."""
+        taken, chosen = TAKES[self.dropout], {self.model, self.schedule, self.selector}
+
+        def has_effect(name: str, setting: Setting) -> bool:
+            variant_has_it = name in taken or name not in _OF_VARIANTS
+            return variant_has_it and (not setting.of or not chosen.isdisjoint(setting.of)) and setting.when(self)
+
+        effective = {name: getattr(self, name) for name in _OF_RUNS if has_effect(name, SETTINGS[name])}
+        return {"data": self.data.effective_settings(), **effective}
+
+    def flat_settings(self) -> dict[str, Any]:
+        """As :meth:`effective_settings`, with those of the data among the others."""
+        effective = self.effective_settings()
+        return {**effective.pop("data"), **effective}
 
     def run_id(self, data_digest: str) -> str:
         """Sixteen hexadecimal digits that name the run: never a path, a device or a machine."""
@@ -361,19 +399,20 @@ class RunConfig:
         """The inverse of ``dataclasses.asdict`` after a trip through JSON; KeyError, TypeError or ValueError
         when it is not one."""
         data = dict(stored["data"])
-        data["shape"] = tuple(data["shape"])
+        data |= {"shape": tuple(data["shape"]), "dataset": Dataset(data["dataset"])}
         rest = {name: value for name, value in stored.items() if name != "data"}
         if not isinstance(rest["model"], str):
             raise TypeError(f"the model is {rest['model']!r}, not a name")
-        enums = (
-            ("dropout", Dropout),
-            ("selector", Selector),
-            ("granularity", Granularity),
-            ("pass_rate", PassRate),
-            ("schedule", Schedule),
-        )
-        rest |= {name: kind(rest[name]) for name, kind in enums if name in rest}
-        return cls(data=DataConfig(**data | {"dataset": Dataset(data["dataset"])}), **rest)
+        rest |= {name: type(default)(rest[name]) for name, default in _NAMES.items() if name in rest}
+        return cls(data=DataConfig(**data), **rest)
+
+
+SETTINGS: dict[str, Setting] = {
+    each.name: each.metadata["setting"] for kind in (DataConfig, RunConfig) for each in fields(kind) if each.metadata
+}
+_OF_RUNS = [each.name for each in fields(RunConfig) if each.metadata]
+_OF_VARIANTS = {name for names in TAKES.values() for name in names}
+_NAMES = {each.name: each.default for each in fields(RunConfig) if isinstance(each.default, StrEnum)}
 
 
 # The paper gives hardly any hyper-parameters; docs/method.md says which of these it states and how the rest were found.
@@ -382,15 +421,10 @@ _PAPER_COLOUR = {"lr": 0.01, "momentum": 0.9, "batch_size": 128}
 _PAPER_VGG16 = {"lr": 0.001, "momentum": 0.0, "batch_size": 320}
 
 
-def apply_preset(preset: Preset, config: RunConfig, given: set[str]) -> RunConfig:
+def apply_preset(preset: Preset, config: RunConfig, given: Collection[str]) -> RunConfig:
     """``config`` with the preset's settings, except the fields in ``given``, which the user set by hand."""
     assert preset is Preset.PAPER
     grey = config.data.dataset in (Dataset.DIGITS, Dataset.MNIST, Dataset.FASHION_MNIST)
     settings: dict[str, Any] = {"epochs": 10}
     settings |= _PAPER_VGG16 if config.model == VGG16 else _PAPER_GREY if grey else _PAPER_COLOUR
     return replace(config, **{name: value for name, value in settings.items() if name not in given})
-
-
-def _require(flag: str, value: int, least: int) -> None:
-    if not least <= value <= MAX_COUNT:
-        raise UsageError(flag, f"{value} is not a whole number from {least} to {MAX_COUNT:,}")

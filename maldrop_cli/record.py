@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from maldrop_cli.config import RunConfig
@@ -54,10 +49,13 @@ class EpochRow:
 
     @property
     def fidelity(self) -> float | None:
-        """The harm of the mask in percent of that of the jointly worst set."""
-        if self.raised_mask is None or self.raised_joint is None or self.raised_joint <= 0:
-            return None
-        return 100 * self.raised_mask / self.raised_joint
+        """See :func:`fidelity_percent`."""
+        return fidelity_percent(self.raised_mask, self.raised_joint)
+
+
+def fidelity_percent(mask: float | None, joint: float | None) -> float | None:
+    """The loss increase by a mask in percent of that by the jointly worst set; None where that set does no harm."""
+    return 100 * mask / joint if mask is not None and joint is not None and joint > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +65,8 @@ class RunRecord:
     Of the neurons (or weights) that a variant counts, over all of training: how many passed never and always, and how
     many have a pass rate in each tenth from 0 to 1.
 
-    ``trained_as``: of a point of a sweep, the settings with which its run was trained, see points.py; never stored.
+    ``trained_as``: of a point of a sweep that has the run of another, as both have the same rho in every batch, the
+    settings that were trained; ``run_id`` is that run's.
     """
 
     run_id: str
@@ -111,7 +110,7 @@ class RunRecord:
 
 def to_json(record: RunRecord) -> dict[str, Any]:
     """A record as plain JSON values."""
-    return {name: value for name, value in asdict(record).items() if name != "trained_as"}
+    return asdict(record)
 
 
 def from_json(stored: dict[str, Any]) -> RunRecord:
@@ -128,48 +127,23 @@ def from_json(stored: dict[str, Any]) -> RunRecord:
         never_passed=stored.get("never_passed"),
         always_passed=stored.get("always_passed"),
         pass_histogram=tuple(int(count) for count in stored.get("pass_histogram", ())),
+        trained_as=RunConfig.from_dict(stored["trained_as"]) if stored.get("trained_as") else None,
     )
 
 
 def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
     """Epoch rows; KeyError, TypeError or ValueError where a field is missing or no number."""
 
-    def number(value: Any) -> float | None:
-        return None if value is None else float(value)
+    def read(row: dict[str, Any], each: Field[Any]) -> int | float | None:
+        value: Any = row[each.name] if each.default is MISSING else row.get(each.name)
+        if value is None and "None" in str(each.type):
+            return None
+        return int(value) if each.name == "epoch" else float(value)
 
-    return tuple(
-        EpochRow(
-            epoch=int(row["epoch"]),
-            train_loss=number(row["train_loss"]),
-            val_loss=number(row["val_loss"]),
-            val_top1=float(row["val_top1"]),
-            val_top5=float(row["val_top5"]),
-            train_seconds=float(row["train_seconds"]),
-            rho_mean=number(row["rho_mean"]),
-            drop_rate=float(row["drop_rate"]),
-            **{name: number(row.get(name)) for name in ("turnover", *PROBED)},
-        )
-        for row in stored
-    )
+    return tuple(EpochRow(**{each.name: read(row, each) for each in _FIELDS}) for row in stored)  # type: ignore[arg-type]
 
 
-def environment(device: str, device_name: str, threads: int, workers: int = 1) -> dict[str, Any]:
-    """Where a run is carried out: versions, machine, device, threads, how many runs at a time, time of day."""
-    return {
-        "maldrop": _version("maldrop-cli"),
-        "python": platform.python_version(),
-        "torch": _version("torch"),
-        "torchvision": _version("torchvision"),
-        "numpy": _version("numpy"),
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "cpu_count": os.cpu_count(),
-        "device": device,
-        "device_name": device_name,
-        "threads": threads,
-        "workers": workers,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+_FIELDS = fields(EpochRow)
 
 
 def describe_machine(environment: Mapping[str, Any]) -> str:
@@ -180,20 +154,3 @@ def describe_machine(environment: Mapping[str, Any]) -> str:
         f"{environment.get('cpu', device) if device == 'cpu' else device}, "
         f"{threads} CPU thread{'' if threads == 1 else 's'}, torch {environment.get('torch', '?')}"
     )
-
-
-def cpu_name() -> str:
-    """The processor's model where Linux tells it, else what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"

@@ -9,17 +9,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from maldrop_cli import mask_metrics
-from maldrop_cli.config import MaldropError, RunConfig, UsageError
+from maldrop_cli.config import RunConfig, UsageError
 from maldrop_cli.data.load import ImageData, Split
-from maldrop_cli.machine import device_name, random_state, set_random_state, synchronize, threads
+from maldrop_cli.machine import environment, random_state, set_random_state, synchronize
 from maldrop_cli.models import (
     Classifier,
     Normalise,
@@ -29,10 +28,7 @@ from maldrop_cli.models import (
     make_optimizer,
 )
 from maldrop_cli.models.variants import rho_of
-from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, environment, rows_from_json
-from maldrop_cli.runs import checkpoint
-from maldrop_cli.runs.checkpoint import Checkpoint
-from maldrop_cli.runs.store import Store
+from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, rows_from_json
 
 
 def stream(seed: int, purpose: str) -> int:
@@ -55,12 +51,12 @@ def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.
         run_id=config.run_id(digest),
         config=config,
         data_digest=digest,
-        environment=environment(str(device), device_name(device), threads(), workers),
+        environment=environment(device, workers),
         hidden_width=hidden_width(config.model, config.depth, data.shape),
     )
 
 
-def train_one(
+def train_run(
     record: RunRecord,
     data: ImageData,
     device: torch.device,
@@ -138,7 +134,7 @@ class Training:
         self.schedule_rng = random.Random(stream(config.seed, f"schedule/{config.rho}"))
         self.normalise = Normalise(data.mean, data.std).to(device)
         self.optimizer = make_optimizer(self.model, config, device)
-        self.tally = mask_metrics.DropCounter(mask_metrics.counted(self.model.head.regulariser))
+        self.drop_counter = mask_metrics.DropCounter(mask_metrics.counted(self.model.head.regulariser))
         self.rows: list[EpochRow] = []
 
     @property
@@ -152,7 +148,7 @@ class Training:
             "rows": [asdict(row) for row in self.rows],
             "model": self.model.state_dict(),  # the regulariser's counts among it
             "optimizer": self.optimizer.state_dict(),
-            "tally": self.tally.state(),
+            "drop_counter": self.drop_counter.state(),
             "global_rng": random_state(self.device),
             "noise": self.noise.get_state(),
             "order": self.order.get_state(),
@@ -163,7 +159,7 @@ class Training:
         """Go on from ``state``, that of a run alike in all but the number of epochs, on a device of the same type."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.tally.restore(state["tally"])
+        self.drop_counter.restore(state["drop_counter"])
         set_random_state(self.device, state["global_rng"])
         self.noise.set_state(state["noise"])
         self.order.set_state(state["order"])
@@ -171,7 +167,7 @@ class Training:
         # a run that is made longer was looked at after what was its last epoch
         nothing: dict[str, Any] = dict.fromkeys(PROBED)
         self.rows = [
-            row if self._looks(row.epoch) else replace(row, **nothing) for row in rows_from_json(state["rows"])
+            row if self._should_probe(row.epoch) else replace(row, **nothing) for row in rows_from_json(state["rows"])
         ]
 
     def epoch(self) -> EpochRow:
@@ -179,7 +175,7 @@ class Training:
         regulariser = self.model.head.regulariser
         regulariser.begin_epoch()
         before = regulariser.drop_totals()
-        self.tally.begin()
+        self.drop_counter.begin()
         synchronize(self.device)
         begin = self.clock()
         loss, rhos = self._train()
@@ -197,7 +193,7 @@ class Training:
             train_seconds=seconds,
             rho_mean=sum(rhos) / len(rhos) if rhos else None,
             drop_rate=100 * dropped / max(offered, 1),
-            turnover=self.tally.end(),
+            turnover=self.drop_counter.end(),
             **self._fidelity(epoch, rhos),
         )
         self.rows.append(row)
@@ -205,7 +201,7 @@ class Training:
 
     def mask_report(self) -> dict[str, Any]:
         """The fields of RunRecord about the pass rates over all of training; none where nothing is counted."""
-        rates = self.tally.pass_rates()
+        rates = self.drop_counter.pass_rates()
         if rates is None:
             return {}
         return {"never_passed": rates.never, "always_passed": rates.always, "pass_histogram": rates.histogram}
@@ -230,188 +226,20 @@ class Training:
             total += loss.detach() * len(labels)
         return float(total) / examples, rhos
 
-    def _looks(self, epoch: int) -> bool:
+    def _should_probe(self, epoch: int) -> bool:
         """Whether the masks are compared on the probe batch after ``epoch``: after every so many, and the last."""
         every = self.config.fidelity_every
         return bool(every) and (epoch % every == 0 or epoch == self.config.epochs)
 
     def _fidelity(self, epoch: int, rhos: list[int]) -> dict[str, Any]:
         """The fields of EpochRow that the probe batch gives, in the epochs in which it is looked at."""
-        if not self._looks(epoch):
+        if not self._should_probe(epoch):
             return {}
         probe, seed = mask_metrics.probe_images(self.data.train), stream(self.config.seed, f"probe/{self.done}")
         found = mask_metrics.fidelity(self.model, self.normalise, probe, mask_metrics.typical_rho(rhos), seed)
         if found is None:
             return {}
         return dict(zip(PROBED, map(_finite, (found.loss, found.mask, found.joint, found.ceiling)), strict=True))
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """What is kept of a run under way. ``every``: a checkpoint in its folder after so many epochs, and when it is
-    stopped; 0: only then. ``start``: a checkpoint to go on from, unless a later one lies in the folder. ``save``: where
-    a checkpoint of the finished run goes."""
-
-    every: int = 0
-    start: Checkpoint | None = None
-    save: Path | None = None
-
-
-NOTHING_MORE = Keeping()
-
-
-def train_or_reuse(
-    config: RunConfig,
-    data: ImageData,
-    digest: str,
-    device: torch.device,
-    store: Store,
-    *,
-    fresh: bool,
-    retry: bool = False,
-    patient: bool = True,
-    keeping: Keeping = NOTHING_MORE,
-    workers: int = 1,
-    on_start: Callable[[int], None] = lambda epochs: None,
-    on_epoch: Callable[[EpochRow], None] = lambda row: None,
-    on_wait: Callable[[], None] = lambda: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> tuple[RunRecord, bool]:
-    """The stored run of ``config`` if it is finished and not ``fresh``, else a new one: (record, whether reused).
-
-    An unfinished run is taken up from its checkpoint; not if ``fresh``, unless this is a ``retry`` after a first try of
-    the same command. While another process trains the same run, this waits for it, or returns a record of no epochs at
-    once if not ``patient``. ``on_start`` is told how many epochs the checkpoint has behind it; ``stop`` is asked after
-    each epoch, and the run stops, unfinished, with a checkpoint. A run that raises, for want of memory say, becomes a
-    record with the status ``failed`` and the reason; its checkpoint stays. MaldropError where the disk fails.
-    """
-    run_id = config.run_id(digest)
-    again = fresh or keeping.save is not None  # what was not saved at the time can't be saved without training
-    if not again and (stored := store.load(run_id)) and stored.finished:
-        return stored, True
-    record = start_record(config, data, digest, device, workers)
-    with store.lock(run_id, on_wait, stop) if patient else store.lock(run_id, give_up=lambda: True) as locked:
-        if not locked:
-            return record, False
-        if not again and (stored := store.load(run_id)) and stored.finished:
-            return stored, True
-        begin = keeping.start
-        if not fresh or retry:
-            begin = _latest(begin, _stored_checkpoint(store, run_id, device))
-        if begin is not None:
-            record = _moved(record, begin)
-        rows = rows_from_json(begin.training["rows"]) if begin else ()
-        store.start(record, rows)
-        on_start(len(rows))
-        return _train_and_keep(record, data, device, store, keeping, begin, on_epoch, stop), False
-
-
-def _train_and_keep(
-    record: RunRecord,
-    data: ImageData,
-    device: torch.device,
-    store: Store,
-    keeping: Keeping,
-    begin: Checkpoint | None,
-    on_epoch: Callable[[EpochRow], None],
-    stop: Callable[[], bool],
-) -> RunRecord:
-    """Train the run, whose lock is held, and write everything down as it comes."""
-    final: Checkpoint | None = None
-
-    def keep(row: EpochRow) -> None:
-        store.append(record.run_id, row)
-        on_epoch(row)
-
-    def after_epoch(training: Training) -> bool:
-        nonlocal final
-        stopping, last = stop(), training.done == record.config.epochs
-        due = bool(keeping.every) and training.done % keeping.every == 0
-        if last and keeping.save:
-            final = _checkpoint(record, training)
-        if not last and (due or stopping):
-            store.keep_checkpoint(record.run_id, lambda path: checkpoint.write(path, _checkpoint(record, training)))
-        return stopping
-
-    try:
-        ended = train_one(record, data, device, keep, state=begin.training if begin else None, after_epoch=after_epoch)
-    except (MaldropError, OSError):  # the disk, or who listens: no fault of this run
-        raise
-    except Exception as error:
-        return _failed(store, record, f"{type(error).__name__}: {' '.join(str(error).split())}")
-    if ended.status is Status.UNFINISHED:
-        return ended
-    store.finish(ended)
-    if keeping.save and ended.status is Status.DONE and (begin := final or begin):
-        _save(keeping.save, replace(begin, config=ended.config))
-    return ended
-
-
-def give_up(store: Store, record: RunRecord, reason: str, *, fresh: bool = False) -> RunRecord:
-    """``record``, the blank one of a run whose worker died, as one that failed for that ``reason``. Nothing is written
-    while another process trains it; nor if one has finished it, unless a ``fresh`` one was asked for."""
-    with store.lock(record.run_id, give_up=lambda: True) as locked:
-        stored = store.load(record.run_id)
-        if stored is not None and stored.finished and not fresh:
-            return stored
-        if not locked:
-            return replace(record, status=Status.FAILED, reason=reason)
-        if stored is None:
-            store.start(record)
-        return _failed(store, record, reason)
-
-
-def _failed(store: Store, record: RunRecord, reason: str) -> RunRecord:
-    """The record of a run that failed after the epochs that are stored, stored in its turn."""
-    known = store.under_way(record.run_id)
-    failed = replace(known or record, status=Status.FAILED, reason=reason)
-    store.finish(failed)
-    return failed
-
-
-def _checkpoint(record: RunRecord, training: Training) -> Checkpoint:
-    return Checkpoint(
-        record.config, record.data_digest, training.device.type, dict(record.environment), training.state()
-    )
-
-
-def _stored_checkpoint(store: Store, run_id: str, device: torch.device) -> Checkpoint | None:
-    """The checkpoint in the folder of a run; None, after a warning if one is there, when it can't be gone on from."""
-    path = store.checkpoint(run_id)
-    if not path.exists():
-        return None
-    try:
-        found = checkpoint.read(path)
-        if found.config.run_id(found.data_digest) != run_id:
-            raise MaldropError(f"the checkpoint {path} is that of another run")
-        if found.device != device.type:
-            raise MaldropError(f"the checkpoint {path} was made on {found.device}, this is {device.type}")
-    except MaldropError as error:
-        store.warn(f"{error}: the run starts over")
-        return None
-    return found
-
-
-def _latest(*checkpoints: Checkpoint | None) -> Checkpoint | None:
-    """The one with the most epochs behind it."""
-    return max((each for each in checkpoints if each), key=lambda each: each.epochs, default=None)
-
-
-def _moved(record: RunRecord, begin: Checkpoint) -> RunRecord:
-    """``record``, marked if its first epochs were trained on another machine: their times are not to be compared."""
-    then = replace(record, environment=begin.environment)
-    moved = then.machine != record.machine
-    return replace(record, environment={**record.environment, "moved": True}) if moved else record
-
-
-def _save(path: Path, content: Checkpoint) -> None:
-    """Write the checkpoint of a finished run; MaldropError, one line, when the disk does not play along."""
-    try:
-        checkpoint.write(path, content)
-    except OSError as error:
-        raise MaldropError(
-            f"the checkpoint can't be written to {path} ({error.strerror or error}); the run itself is kept"
-        ) from None
 
 
 @torch.no_grad()

@@ -10,16 +10,19 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 
-from maldrop_cli import train as engine
 from maldrop_cli.__main__ import run
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
 from maldrop_cli.data.load import ImageData, load
 from maldrop_cli.record import RunRecord
+from maldrop_cli.runs.events import Ended, Event, Job, Stop
+from maldrop_cli.runs.runner import Runner, RunnerSpec
+from maldrop_cli.train import start_record, train_run
 
 # No deadline, as the machine may be busy; always the same examples, so that a failure in CI is a failure here.
 settings.register_profile("maldrop", deadline=None, derandomize=True)
@@ -73,7 +76,23 @@ def matching_rho(dropout: Dropout) -> int:
 
 def train(config: RunConfig, data: ImageData, device: torch.device | str = "cpu") -> RunRecord:
     device = torch.device(device)
-    return engine.train_one(engine.start_record(config, data, "digest", device), data.to(device), device)
+    return train_run(start_record(config, data, "digest", device), data.to(device), device)
+
+
+def runner(data: ImageData, out: Path, **spec: Any) -> Runner:
+    """For runs of ``data``, stored in ``out``."""
+    return Runner(RunnerSpec(BASE.data, None, "d", "cpu", None, out, **spec), data, torch.device("cpu"))
+
+
+def run_job(
+    runner: Runner,
+    config: RunConfig,
+    tell: Callable[[Event], object] = lambda event: None,
+    stop: Stop = lambda: False,
+    **job: Any,
+) -> Ended:
+    """A job, which waits for other processes unless told otherwise."""
+    return runner.train(Job(0, config, **{"wait": True, **job}), lambda event: (tell(event), None)[1], stop)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import time
 
 from maldrop_cli.config import MaldropError, RunConfig
 from maldrop_cli.record import RunRecord, Status
-from maldrop_cli.sweep.job_queue import Ended, Job, Listener, Started, Stop, Work
+from maldrop_cli.runs.events import Ended, Job, Started, Stop, Tell, Train
 
 FINE, DIES_ONCE, DIES, RAISES, RAISES_ONCE, DIVERGES, GIVES_UP, LINGERS = range(8)  # seeds
 
@@ -15,8 +15,8 @@ def record(config: RunConfig, status: Status = Status.DONE, reason: str = "") ->
     return RunRecord(run_id=str(config.seed), config=config, status=status, reason=reason)
 
 
-def open_work() -> Work:
-    def work(job: Job, tell: Listener, stop: Stop) -> Ended:
+def open_work() -> Train:
+    def work(job: Job, tell: Tell, stop: Stop) -> Ended:
         tell(Started(job, 0))
         kind, status = job.config.seed % 10, Status.DONE
         if kind == DIES or (kind == DIES_ONCE and job.attempt == 0):
@@ -36,10 +36,10 @@ def open_work() -> Work:
     return work
 
 
-def open_nothing() -> Work:
+def open_nothing() -> Train:
     raise MaldropError("the data are gone")
 
 
-def open_and_die() -> Work:
+def open_and_die() -> Train:
     os.kill(os.getpid(), signal.SIGKILL)
     return open_work()

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from conftest import TINY, Result
 
-from maldrop_cli import train as engine
 from maldrop_cli.record import Status
+from maldrop_cli.runs import runner
 from maldrop_cli.runs.store import Store
 from maldrop_cli.timing import Measured
+from maldrop_cli.train import Training
 
 Run = Callable[..., Result]
 QUICK = (*TINY, "--epochs", "2", "--lr", "0.02")
@@ -128,7 +129,7 @@ def test_sweep(maldrop: Run) -> None:
     assert "worst" in result.out
     assert "8 of 9 annealed points drop everything (8) or nothing (0)" in result.out
     command = " ".join(("sweep", *QUICK, "--schedule", "forward-smooth", "--rho", "0..256", "--csv", "s.csv"))
-    assert f"\nTry: maldrop {command}\n" in result.out
+    assert "Try --schedule forward-smooth or reverse-smooth." in result.out
     again = maldrop(*command.split())
     assert again.code == 0, again.err
     assert "saturate" not in again.out
@@ -188,7 +189,9 @@ def test_a_sweep_trains_points_with_the_same_rhos_once(maldrop: Run) -> None:
     ]
     assert table[2]["val_loss_mean"] == table[3]["val_loss_mean"] == table[7]["val_loss_mean"]
     assert "the runs of maldrop forward rho=20" in result.out
-    assert len(list(Store(Path("maldrop-runs")).scan())) == 5
+    stored = list(Store(Path("maldrop-runs")).scan())
+    assert [bool(record.trained_as) for record in stored].count(False) == 5
+    assert len(stored) == 8
     report = maldrop("report", "maldrop-runs", "--where", "rho=256", "--by", "schedule", "--csv", "r.csv")
     assert [(row["schedule"], row["trained_as"]) for row in rows("r.csv")] == [
         ("standard", "maldrop forward rho=20"),
@@ -344,7 +347,7 @@ def test_fresh_runs_that_are_stopped_leave_the_old_ones(maldrop: Run, monkeypatc
     def stop(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine.Training, "_train", stop)
+    monkeypatch.setattr(Training, "_train", stop)
     result = maldrop("train", *QUICK, "--fresh")
     assert result.code == 130
     assert "1 of 1 run already finished" in maldrop("train", *QUICK).err
@@ -516,14 +519,14 @@ def test_a_diverged_run_is_shown_recorded_and_exit_1(maldrop: Run) -> None:
 
 
 def test_one_failed_run_does_not_take_the_others_along(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine.train_one
+    real = runner.train_run  # type: ignore[attr-defined]
 
     def fail_once(record, *args, **kwargs):  # type: ignore[no-untyped-def]
         if record.config.seed == 1:
             raise RuntimeError("CUDA out of memory")
         return real(record, *args, **kwargs)
 
-    monkeypatch.setattr(engine, "train_one", fail_once)
+    monkeypatch.setattr(runner, "train_run", fail_once)
     result = maldrop("compare", *QUICK, "--dropout", "none,vanilla", "--seeds", "3", "--csv", "c.csv")
     assert result.code == 1
     assert "none, seed 1: failed (RuntimeError: CUDA out of memory)" in result.err

@@ -1,4 +1,4 @@
-"""`--dry-run`: charts, rows, and nothing trained; and the command that a saturated sweep suggests."""
+"""`--dry-run`: charts, rows, and nothing trained."""
 
 import csv
 import os
@@ -13,21 +13,18 @@ from typing import Any
 import pytest
 from conftest import TINY, Result
 
-from maldrop_cli.cli.estimate import estimate
-from maldrop_cli.cli.settings import smooth_command
+from maldrop_cli.cli.run import estimate
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector
 from maldrop_cli.dropout import SCHEDULES, Step
-from maldrop_cli.models.variants import Head
+from maldrop_cli.models.variants import EpochRho, Head, rho_by_epoch
 from maldrop_cli.record import EpochRow, RunRecord
 from maldrop_cli.render.dry_run import (
     ASCII,
     BLOCKS,
-    EpochRho,
     bar,
     characters,
     dry_rows,
     plan_line,
-    rho_by_epoch,
     spark,
     sweep_chart,
     train_chart,
@@ -103,8 +100,8 @@ rho @N: its mean in epoch N. rho by epoch, a character an epoch: . none, 0 to 9 
 forward-smooth: rate 0.5; linear: rho-end 0, horizon 4; periodic: period 5.
 N
 2 of 2 annealed points drop everything (1) or nothing (1) in most epochs: equations (1) and (2) saturate. \
-From about rho + i = 10 on, i the epoch from 0, forward drops all there is and reverse nothing.
-Try: C"""
+From about rho + i = 10 on, i the epoch from 0, forward drops all there is and reverse nothing. \
+Try --schedule forward-smooth or reverse-smooth."""
 
 
 HEAD = Head(32, 10)
@@ -116,7 +113,7 @@ def head_of_all(config: RunConfig) -> Head:
 
 def test_the_chart_of_a_run_is_golden() -> None:
     config = replace(BASE, schedule=Schedule.LINEAR, rho_end=8, horizon=3)
-    assert to_text([train_chart(config, HEAD, ASCII, ["N"])], "plain") == TRAIN
+    assert to_text([train_chart(config, HEAD, ["N"], ASCII)], "plain") == TRAIN
 
 
 def test_the_charts_of_a_sweep_are_golden() -> None:
@@ -128,7 +125,7 @@ def test_the_charts_of_a_sweep_are_golden() -> None:
         *(replace(BASE, schedule=Schedule.PERIODIC, rho=rho) for rho in (16, 0)),
         replace(BASE, schedule=Schedule.RANDOMIZED),
     ]
-    table = sweep_chart(points, head_of_all, ASCII, "T", ["N"], smoother="C")
+    table = sweep_chart(points, head_of_all, "T", ["N"], ASCII)
     assert [line.rstrip() for line in to_text([table], "plain").splitlines()] == SWEEP.splitlines()
 
 
@@ -142,14 +139,14 @@ def test_the_charts_of_a_sweep_are_golden() -> None:
     ],
 )
 def test_what_a_chart_cannot_draw_is_said(change: dict[str, object], words: str) -> None:
-    table = train_chart(replace(BASE, **change), HEAD, ASCII)  # type: ignore[arg-type]
+    table = train_chart(replace(BASE, **change), HEAD, drawn=ASCII)  # type: ignore[arg-type]
     assert words in table.notes[0]
     assert table.columns[0].cells == ["1..4"]
 
 
 def test_many_epochs_are_thinned_out_from_the_first_to_the_last() -> None:
     point = replace(BASE, schedule=Schedule.LINEAR, rho=32, epochs=500, horizon=500)
-    table = sweep_chart([point], head_of_all, ASCII, "T")
+    table = sweep_chart([point], head_of_all, "T", drawn=ASCII)
     chart = table.columns[-1].cells[0]
     assert (len(chart), chart[0], chart[-1]) == (40, "#", ".")
     assert "40 of 500 epochs, evenly spread" in table.notes[0]
@@ -202,7 +199,7 @@ def test_sweep_dry_run(maldrop: Run) -> None:
     result = maldrop(*command, "--seeds", "2", "--dry-run", "--csv", "d.csv")
     assert (result.code, result.err) == (0, "")
     assert "8 points with 2 seeds each: 12 runs, as 4 runs would be the same as another; about " in result.out
-    assert "\nTry: maldrop sweep" in result.out
+    assert "Try --schedule forward-smooth" in result.out
     assert {path.name for path in Path().iterdir()} == {"d.csv"}
     table = rows("d.csv")
     assert [(row["dropout"], row["schedule"], row["rho"], row["epoch"]) for row in table[::2]] == [
@@ -291,25 +288,3 @@ def test_reused_runs_are_told_by_their_settings_after_a_trip_through_json(maldro
 
     [record] = Store(Path("maldrop-runs")).scan()
     assert record.config.run_id("") == config.run_id("")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["sweep", "--schedule", "forward", "--rho", "0..4096"], "sweep --schedule forward-smooth --rho 0..4096"),
-        (["sweep", "--schedule=reverse", "--epochs=3"], "sweep --schedule=reverse-smooth --epochs=3"),
-        (
-            ["sweep", "--schedule", "standard, forward,reverse"],
-            "sweep --schedule standard,forward-smooth,reverse-smooth",
-        ),
-        (["sweep", "--schedule", "forward,forward-smooth"], "sweep --schedule forward-smooth"),
-        (["sweep", "--out", "my runs", "--schedule", "forward"], "sweep --out 'my runs' --schedule forward-smooth"),
-        (
-            ["sweep", "--rho", "1..64*2", "--out", "forward", "--schedule", "periodic"],
-            "sweep --rho '1..64*2' --out forward --schedule periodic",
-        ),
-        (["sweep", "--config", "a.toml"], "sweep --config a.toml --schedule forward-smooth"),
-    ],
-)
-def test_the_smooth_command_keeps_all_else(arguments: list[str], expected: str) -> None:
-    assert smooth_command(arguments, "forward") == f"maldrop {expected}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BASE, matching_rho, train
+from conftest import BASE, matching_rho, run_job, runner, train
 
 from maldrop_cli import train as engine
 from maldrop_cli.config import (
@@ -21,7 +21,8 @@ from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout import SCHEDULES
 from maldrop_cli.machine import resolve_device
 from maldrop_cli.models import Normalise, build_model
-from maldrop_cli.record import EpochRow, Status
+from maldrop_cli.record import Status
+from maldrop_cli.runs.events import Event, Trained
 from maldrop_cli.runs.store import Store
 
 CPU = torch.device("cpu")
@@ -127,7 +128,7 @@ def test_train_seconds_leave_evaluation_out(tiny: ImageData, monkeypatch: pytest
         return real(*args, **kwargs)
 
     monkeypatch.setattr(engine, "evaluate", slow)
-    record = engine.train_one(engine.start_record(BASE, tiny, "", CPU), tiny, CPU, clock=clock)
+    record = engine.train_run(engine.start_record(BASE, tiny, "", CPU), tiny, CPU, clock=clock)
     assert [row.train_seconds for row in record.epochs] == [0.0, 0.0]
 
 
@@ -168,7 +169,7 @@ def test_the_device_is_synchronised_around_the_clock(tiny: ImageData, monkeypatc
         return float(next(ticks))
 
     monkeypatch.setattr(engine, "synchronize", lambda device: events.append("synchronize"))
-    record = engine.train_one(engine.start_record(replace(BASE, epochs=1), tiny, "", CPU), tiny, CPU, clock=clock)
+    record = engine.train_run(engine.start_record(replace(BASE, epochs=1), tiny, "", CPU), tiny, CPU, clock=clock)
     assert events == ["synchronize", "clock", "synchronize", "clock"]
     assert record.epochs[0].train_seconds == 1.0
 
@@ -239,41 +240,47 @@ def test_a_run_that_raises_is_a_record(tiny: ImageData, tmp_path: Path, monkeypa
     def explode(*args: object) -> None:
         raise RuntimeError("out of\nmemory")
 
-    store = Store(tmp_path)
     monkeypatch.setattr(engine.Training, "_train", explode)
-    record, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)
-    assert (record.status, record.reason, reused) == (Status.FAILED, "RuntimeError: out of memory", False)
-    assert store.load(record.run_id) == record
+    end = run_job(runner(tiny, tmp_path), BASE)
+    record = end.record
+    assert (record.status, record.reason, end.reused) == (Status.FAILED, "RuntimeError: out of memory", False)
+    assert Store(tmp_path).load(record.run_id) == record
     monkeypatch.undo()
-    again, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)  # a failed run gets another try
-    assert (again.status, reused) == (Status.DONE, False)
+    again = run_job(runner(tiny, tmp_path), BASE)  # a failed run gets another try
+    assert (again.record.status, again.reused) == (Status.DONE, False)
 
 
 def test_a_finished_run_is_reused_unless_fresh(tiny: ImageData, tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    seen: list[EpochRow] = []
-    first, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=seen.append)
-    assert tuple(seen) == first.epochs
-    assert engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=seen.append) == (first, True)
-    assert len(seen) == 2
-    _, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=True, on_epoch=seen.append)
-    assert not reused
-    assert len(seen) == 4
+    events: list[Event] = []
+    first = run_job(runner(tiny, tmp_path), BASE, events.append).record
+    assert tuple(event.row for event in events if isinstance(event, Trained)) == first.epochs
+    again = run_job(runner(tiny, tmp_path), BASE, events.append)
+    assert (again.record, again.reused) == (first, True)
+    fresh = run_job(runner(tiny, tmp_path, fresh=True), BASE, events.append)
+    assert not fresh.reused
+    assert len([event for event in events if isinstance(event, Trained)]) == 4
 
 
-def test_an_unfinished_run_starts_over(tiny: ImageData, tmp_path: Path) -> None:
-    store = Store(tmp_path)
-
-    def stop(row: EpochRow) -> None:
-        raise KeyboardInterrupt
+def test_an_unfinished_run_without_a_checkpoint_starts_over(tiny: ImageData, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, Trained):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=stop)
-    [left] = store.scan()
+        run_job(runner(tiny, tmp_path), BASE, interrupt)
+    [left] = Store(tmp_path).scan()
     assert (left.status, len(left.epochs)) == (Status.UNFINISHED, 1)
-    record, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)
-    assert not reused
-    assert [run.epochs for run in store.scan()] == [record.epochs]
+    end = run_job(runner(tiny, tmp_path), BASE)
+    assert not end.reused
+    assert [run.epochs for run in Store(tmp_path).scan()] == [end.record.epochs]
+
+
+def test_the_run_of_another_point_is_no_finished_run(tiny: ImageData, tmp_path: Path) -> None:
+    record = run_job(runner(tiny, tmp_path), BASE).record
+    point = replace(BASE, rho=9)
+    Store(tmp_path).write_alias(replace(record, config=point, trained_as=BASE))
+    end = run_job(runner(tiny, tmp_path), point)
+    assert (end.reused, end.record.trained_as) == (False, None)
 
 
 def test_streams_differ_by_seed_and_purpose() -> None:

@@ -13,38 +13,34 @@ from pathlib import Path
 import fake_work
 import pytest
 import torch
-from conftest import BASE, TINY
+from conftest import BASE, TINY, run_job, runner
 from fake_work import DIES, DIES_ONCE, DIVERGES, FINE, GIVES_UP, LINGERS, RAISES, RAISES_ONCE
 from test_cli import QUICK, Run
 from test_resume import measured
 
-from maldrop_cli import train as engine
+from maldrop_cli import executors
 from maldrop_cli.__main__ import run
-from maldrop_cli.cli import crew
-from maldrop_cli.cli.options import DeviceOptions, ExecutionOptions
 from maldrop_cli.config import MaldropError
 from maldrop_cli.data.load import ImageData
-from maldrop_cli.executors import ray_cluster
+from maldrop_cli.executors import Execution, open_executor, ray_cluster, serial, visible_gpus
 from maldrop_cli.executors.processes import describe_exit, processes
-from maldrop_cli.executors.serial import serial
-from maldrop_cli.executors.work import Desk
 from maldrop_cli.record import RunRecord, Status
+from maldrop_cli.runs.events import Ended, Event, Retried, Started, Waiting
 from maldrop_cli.runs.store import Store
-from maldrop_cli.sweep.job_queue import Ended, Event, JobQueue, Policy, Retried, Started, stopped_by_signals
+from maldrop_cli.sweep.job_queue import JobQueue, RetryPolicy, stopped_by_signals
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-CPU = torch.device("cpu")
 
 
-class Book(JobQueue):
-    """A ledger of runs that differ in their seed, and all that it was told."""
+class Queue(JobQueue):
+    """Of runs that differ in their seed; keeps all that it was told."""
 
-    def __init__(self, seeds: Sequence[int], policy: Policy | None = None) -> None:
+    def __init__(self, seeds: Sequence[int], policy: RetryPolicy | None = None) -> None:
         self.events: list[Event] = []
         plan = [replace(BASE, seed=seed) for seed in seeds]
         super().__init__(
             plan,
-            policy or Policy(),
+            policy or RetryPolicy(),
             self.events.append,
             lambda config: fake_work.record(config, Status.UNFINISHED),
             lambda config, reason: fake_work.record(config, Status.FAILED, reason),
@@ -57,63 +53,63 @@ class Book(JobQueue):
         return [event.job.config.seed for event in self.events if isinstance(event, Started)]
 
 
-# --- the ledger, and what executors do with it -----------------------------------------------------------------------
+# --- the queue, and what executors do with it -----------------------------------------------------------------------
 
 
 def test_the_order_is_that_of_the_plan_whatever_ends_first() -> None:
-    book = Book([30, 10, 20])
-    jobs = list(iter(book.take, None))
+    queue = Queue([30, 10, 20])
+    jobs = list(iter(queue.take, None))
     for job in reversed(jobs):
-        book.ended(Ended(job, fake_work.record(job.config), False))
-    assert [record.config.seed for record in book.records()] == [30, 10, 20]
-    assert set(book.statuses()) == {Status.DONE}
+        queue.ended(Ended(job, fake_work.record(job.config), False))
+    assert [record.config.seed for record in queue.records()] == [30, 10, 20]
+    assert set(queue.statuses()) == {Status.DONE}
 
 
 def test_what_is_there_already_is_not_handed_out() -> None:
-    book = Book([1, 2, 3])
-    book.settle(lambda config: fake_work.record(config) if config.seed == 2 else None)
-    assert [job.config.seed for job in iter(book.take, None)] == [1, 3]
-    assert book.statuses() == [Status.UNFINISHED, Status.DONE, Status.UNFINISHED]
+    queue = Queue([1, 2, 3])
+    queue.skip_finished(lambda config: fake_work.record(config) if config.seed == 2 else None)
+    assert [job.config.seed for job in iter(queue.take, None)] == [1, 3]
+    assert queue.statuses() == [Status.UNFINISHED, Status.DONE, Status.UNFINISHED]
 
 
 @pytest.mark.parametrize(
     ("retries", "status", "tries"), [(None, Status.FAILED, 1), (0, Status.FAILED, 1), (1, Status.DONE, 2)]
 )
 def test_what_raises_is_tried_again_if_asked(retries: int | None, status: Status, tries: int) -> None:
-    book = Book([RAISES_ONCE, FINE], Policy(retries))
-    serial(book, fake_work.open_work)
-    assert book.statuses() == [status, Status.DONE]
-    assert book.started().count(RAISES_ONCE) == tries
+    queue = Queue([RAISES_ONCE, FINE], RetryPolicy(retries))
+    serial(queue, fake_work.open_work())
+    assert queue.statuses() == [status, Status.DONE]
+    assert queue.started().count(RAISES_ONCE) == tries
 
 
 @pytest.mark.parametrize("bad", [RAISES, DIVERGES])
 def test_fail_fast_leaves_the_rest_for_the_next_time(bad: int) -> None:
-    book = Book([FINE, bad, FINE + 10], Policy(fail_fast=True))
-    serial(book, fake_work.open_work)
-    assert book.started() == [FINE, bad]
-    assert book.statuses()[2] is Status.UNFINISHED
-    patient = Book([bad, FINE])
-    serial(patient, fake_work.open_work)
+    queue = Queue([FINE, bad, FINE + 10], RetryPolicy(fail_fast=True))
+    serial(queue, fake_work.open_work())
+    assert queue.started() == [FINE, bad]
+    assert queue.statuses()[2] is Status.UNFINISHED
+    patient = Queue([bad, FINE])
+    serial(patient, fake_work.open_work())
     assert patient.statuses()[1] is Status.DONE
 
 
 def test_what_another_process_trains_is_put_off_to_the_end() -> None:
-    book = Book([1, 2])
-    first = book.take()
+    queue = Queue([1, 2])
+    first = queue.take()
     assert first
-    assert not first.patient
-    book.ended(Ended(first, fake_work.record(first.config, Status.UNFINISHED), False))
-    assert [(job.config.seed, job.patient) for job in iter(book.take, None)] == [(2, False), (1, True)]
+    assert not first.wait
+    queue.ended(Ended(first, fake_work.record(first.config, Status.UNFINISHED), False))
+    assert [(job.config.seed, job.wait) for job in iter(queue.take, None)] == [(2, False), (1, True)]
 
 
 @posix
 def test_ctrl_c_once_stops_after_the_epoch_and_twice_at_once() -> None:
-    book, said = Book([1]), []
+    queue, said = Queue([1]), []
     before = signal.getsignal(signal.SIGINT)
-    with stopped_by_signals(book, lambda: said.append("stopping")) as interrupted:
+    with stopped_by_signals(queue, lambda: said.append("stopping")) as interrupted:
         assert not interrupted()
         os.kill(os.getpid(), signal.SIGINT)
-        assert (interrupted(), book.stopping, book.take(), said) == (True, True, None, ["stopping"])
+        assert (interrupted(), queue.stopping, queue.take(), said) == (True, True, None, ["stopping"])
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -121,55 +117,55 @@ def test_ctrl_c_once_stops_after_the_epoch_and_twice_at_once() -> None:
 
 @posix
 def test_a_run_whose_worker_dies_has_another_try_and_the_others_go_on() -> None:
-    book = Book([DIES_ONCE, FINE, DIES, RAISES, FINE + 10, DIVERGES])
-    processes(book, fake_work.open_work, 2)
+    queue = Queue([DIES_ONCE, FINE, DIES, RAISES, FINE + 10, DIVERGES])
+    processes(queue, fake_work.open_work, 2)
     done, failed = Status.DONE, Status.FAILED
-    assert book.statuses() == [done, done, failed, failed, done, Status.DIVERGED]
-    assert "its worker was killed by SIGKILL" in book.records()[2].reason
-    assert sorted(book.started()) == sorted([DIES_ONCE, DIES_ONCE, FINE, DIES, DIES, RAISES, FINE + 10, DIVERGES])
-    assert sorted(event.job.number for event in book.events if isinstance(event, Retried)) == [0, 2]
+    assert queue.statuses() == [done, done, failed, failed, done, Status.DIVERGED]
+    assert "its worker was killed by SIGKILL" in queue.records()[2].reason
+    assert sorted(queue.started()) == sorted([DIES_ONCE, DIES_ONCE, FINE, DIES, DIES, RAISES, FINE + 10, DIVERGES])
+    assert sorted(event.job.number for event in queue.events if isinstance(event, Retried)) == [0, 2]
 
 
 @posix
 def test_without_retries_a_killed_run_has_failed() -> None:
-    book = Book([DIES_ONCE], Policy(0))
-    processes(book, fake_work.open_work, 1)
-    assert book.statuses() == [Status.FAILED]
+    queue = Queue([DIES_ONCE], RetryPolicy(0))
+    processes(queue, fake_work.open_work, 1)
+    assert queue.statuses() == [Status.FAILED]
 
 
 @posix
 def test_workers_stop_when_told_and_no_job_is_begun_any_more() -> None:
-    book = Book([LINGERS, LINGERS + 10, FINE])
-    listener = book.listener
+    queue = Queue([LINGERS, LINGERS + 10, FINE])
+    tell = queue.tell
 
     def stop_at_the_first(event: Event) -> None:
-        listener(event)
-        book.stop()
+        tell(event)
+        queue.stop()
 
-    book.listener = stop_at_the_first
-    processes(book, fake_work.open_work, 1)
-    assert book.started() == [LINGERS]
-    assert book.statuses() == [Status.UNFINISHED] * 3
+    queue.tell = stop_at_the_first
+    processes(queue, fake_work.open_work, 1)
+    assert queue.started() == [LINGERS]
+    assert queue.statuses() == [Status.UNFINISHED] * 3
 
 
 def test_workers_that_cannot_work_end_the_command() -> None:
     with pytest.raises(MaldropError, match="the data are gone"):
-        processes(Book([FINE]), fake_work.open_nothing, 1)
+        processes(Queue([FINE]), fake_work.open_nothing, 1)
     with pytest.raises(MaldropError, match="the disk is full"):
-        processes(Book([GIVES_UP, LINGERS]), fake_work.open_work, 2)
+        processes(Queue([GIVES_UP, LINGERS]), fake_work.open_work, 2)
 
 
 @posix
 def test_workers_that_die_at_birth_are_not_begun_for_ever() -> None:
     with pytest.raises(MaldropError, match=r"workers end before .*SIGKILL.*--executor serial needs none"):
-        processes(Book([FINE]), fake_work.open_and_die, 1)
+        processes(Queue([FINE]), fake_work.open_and_die, 1)
 
 
 def test_gpus_go_round() -> None:
-    book = Book([10, 20, 30])
-    processes(book, fake_work.open_work, 3, gpus=["4", "7"])
-    assert {record.reason for record in book.records()} <= {"4", "7"}
-    one = Book([10])
+    queue = Queue([10, 20, 30])
+    processes(queue, fake_work.open_work, 3, gpus=["4", "7"])
+    assert {record.reason for record in queue.records()} <= {"4", "7"}
+    one = Queue([10])
     processes(one, fake_work.open_work, 1, gpus=["4", "7"])
     assert one.records()[0].reason == "4"
 
@@ -177,11 +173,11 @@ def test_gpus_go_round() -> None:
 def test_the_gpus_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert crew.visible_gpus() == ["0", "1"]
+    assert visible_gpus() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a")
-    assert crew.visible_gpus() == ["3", "GPU-5a"]
+    assert visible_gpus() == ["3", "GPU-5a"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert crew.visible_gpus() == []
+    assert visible_gpus() == []
 
 
 def test_each_worker_has_a_gpu_of_its_own_unless_one_is_named() -> None:
@@ -189,8 +185,9 @@ def test_each_worker_has_a_gpu_of_its_own_unless_one_is_named() -> None:
     for name, expected in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.cuda, "device_count", lambda: 2)
-            with crew.hired(ExecutionOptions(workers=2), DeviceOptions(device=name), gpu, 5) as hired:
-                assert (hired.device, hired.workers, hired.threads) == (expected, 2, 1)
+            execution = Execution(device=name, workers=2)
+            with open_executor(execution, gpu, 5) as executor:
+                assert (executor.device, executor.workers, execution.threads_per_run) == (expected, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +202,8 @@ def test_how_a_worker_died(code: int, words: str) -> None:
 
 
 def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    record = engine.start_record(BASE, tiny, "d", CPU)
+    second = runner(tiny, tmp_path)
+    store, record = second.store, second.blank(BASE)
     held, waits = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -220,16 +217,16 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
     thread = threading.Thread(target=first)
     thread.start()
     assert held.wait(30)
-    found, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, patient=False)
-    assert (found.status, reused, waits.is_set()) == (Status.UNFINISHED, False, False)
-    found, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_wait=waits.set)
+    end = run_job(second, BASE, wait=False)
+    assert (end.record.status, end.reused, waits.is_set()) == (Status.UNFINISHED, False, False)
+    end = run_job(second, BASE, lambda event: waits.set() if isinstance(event, Waiting) else None)
     thread.join()
-    assert (found.status, found.epochs, reused) == (Status.DONE, (), True)
+    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (), True)
 
 
-def test_whoever_waits_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: ImageData, tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    record = engine.start_record(BASE, tiny, "d", CPU)
+def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: ImageData, tmp_path: Path) -> None:
+    second = runner(tiny, tmp_path)
+    store, record = second.store, second.blank(BASE)
     held, over = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -240,16 +237,16 @@ def test_whoever_waits_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: Im
     thread = threading.Thread(target=first)
     thread.start()
     assert held.wait(30)
-    found, reused = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, stop=lambda: True)
-    assert (found.status, reused) == (Status.UNFINISHED, False)
-    assert engine.give_up(store, record, "killed").status is Status.FAILED
+    end = run_job(second, BASE, stop=lambda: True)
+    assert (end.record.status, end.reused) == (Status.UNFINISHED, False)
+    assert second.record_failure(BASE, "killed").status is Status.FAILED
     assert store.load(record.run_id) is None  # it is the other's to write
     over.set()
     thread.join()
-    assert engine.give_up(store, record, "killed") == store.load(record.run_id)
+    assert second.record_failure(BASE, "killed") == store.load(record.run_id)
     store.finish(replace(record, status=Status.DONE))
-    assert engine.give_up(store, record, "killed").status is Status.DONE
-    assert engine.give_up(store, record, "killed", fresh=True).status is Status.FAILED
+    assert second.record_failure(BASE, "killed").status is Status.DONE
+    assert runner(tiny, tmp_path, fresh=True).record_failure(BASE, "killed").status is Status.FAILED
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -306,7 +303,7 @@ def test_two_workers_give_what_one_gives(maldrop: Run, uninterrupted: list[dict[
     assert "36/36, about" in result.err
     assert {record.workers for record in Store(Path("maldrop-runs")).scan()} == {2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crew, "processes", None)  # not even begun where there is nothing to do
+        patch.setattr(executors, "processes", None)  # not even begun where there is nothing to do
         again = maldrop(*SWEEP, "--workers", "2")
     assert again.out == result.out
     assert "6 of 6 runs already finished" in again.err
@@ -352,7 +349,7 @@ def test_ctrl_c_stops_workers_and_says_how_to_go_on(
     assert list(tmp_path.glob("maldrop-runs/*/checkpoint.pt"))
     result = maldrop(*SWEEP, "--csv", "s.csv")
     assert result.code == 0
-    assert "taken up from a checkpoint" in result.err
+    assert "resumed from a checkpoint" in result.err
     assert measured("s.csv") == uninterrupted
 
 
@@ -408,26 +405,22 @@ def test_ray_gives_what_one_process_gives(maldrop: Run, uninterrupted: list[dict
 def test_on_ray_a_killed_worker_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-    ray = ray_cluster.connect("local")
-    try:
-        book = Book([DIES_ONCE, FINE, RAISES, DIES])
-        ray_cluster.ray_cluster(ray, book, fake_work.open_work, 2, 0.5, 0)
-        assert book.statuses() == [Status.DONE, Status.DONE, Status.FAILED, Status.FAILED]
-        assert "its worker died" in book.records()[3].reason
-        assert book.started().count(DIES_ONCE) == 2
+    needs = ray_cluster.Needs(0.5, 0)
+    with ray_cluster.connected("local") as ray:
+        queue = Queue([DIES_ONCE, FINE, RAISES, DIES])
+        ray_cluster.ray_cluster(ray, queue, fake_work.open_work, 2, needs)
+        assert queue.statuses() == [Status.DONE, Status.DONE, Status.FAILED, Status.FAILED]
+        assert "its worker died" in queue.records()[3].reason
+        assert queue.started().count(DIES_ONCE) == 2
         with pytest.raises(MaldropError, match="the disk is full"):
-            ray_cluster.ray_cluster(ray, Book([GIVES_UP]), fake_work.open_work, 2, 0.5, 0)
-    finally:
-        ray.shutdown()
+            ray_cluster.ray_cluster(ray, Queue([GIVES_UP]), fake_work.open_work, 2, needs)
 
 
-def test_a_record_from_afar_comes_home(tmp_path: Path, tiny: ImageData) -> None:
-    """Where machines share no folder, what a run came to is written down here as well."""
-    far, near = Store(tmp_path / "far"), Store(tmp_path / "near")
-    record, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, far, fresh=False)
-    desk = Desk(near, tiny, "d", CPU)
-    desk.bring_home(record)
-    assert near.load(record.run_id) == record
+def test_a_record_from_another_machine_is_stored_here(tmp_path: Path, tiny: ImageData) -> None:
+    record = run_job(runner(tiny, tmp_path / "far"), BASE).record
+    near = runner(tiny, tmp_path / "near")
+    near.store_remote(record)
+    assert near.store.load(record.run_id) == record
     unfinished: RunRecord = replace(record, run_id="other", status=Status.UNFINISHED)
-    desk.bring_home(unfinished)
-    assert near.load("other") is None
+    near.store_remote(unfinished)
+    assert near.store.load("other") is None

@@ -26,7 +26,7 @@ from maldrop_cli.models.variants import VARIANTS, Head, build_regulariser
 
 
 def test_registries_and_names_are_equal() -> None:
-    assert set(VARIANTS) == set(config.SETTINGS) == set(config.Dropout)
+    assert set(VARIANTS) == set(config.TAKES) == set(config.Dropout)
     assert set(PASS_RATES) == {str(name) for name in config.PassRate}
     assert set(SCORES) == {str(name) for name in config.Selector if name not in config.WITHOUT_SCORE} | {"random"}
     assert set(REGISTRY) == set(config.Dataset)

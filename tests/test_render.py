@@ -11,24 +11,26 @@ import pytest
 from rich.console import Console
 
 from maldrop_cli.analysis.arms import group, marked_epochs, time_ratio
-from maldrop_cli.analysis.compare import compare
+from maldrop_cli.analysis.compare import compare_arms, of_dropout
 from maldrop_cli.config import VGG16, Dropout, Granularity, MaldropError, RunConfig, Schedule, Selector
 from maldrop_cli.record import EpochRow, RunRecord, Status
-from maldrop_cli.render.progress import Reporter
+from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.render.runs import (
+    FURTHER,
     arm_rows,
     arm_table,
     epoch_rows,
     report_table,
     run_rows,
     schedule_settings,
-    settings,
+    setting_cells,
     sweep_table,
     train_table,
     verdict_table,
 )
-from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_files
+from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_csv, write_json
 from maldrop_cli.render.timings import paper_table, scale_rows, scale_table, tables, timing_rows, timing_table
+from maldrop_cli.runs.events import Ended, Job, Started, Trained
 from maldrop_cli.timing.timings import ScalePoint, Timing, exponents
 
 TOP1 = {"none": (80.0, 81.0, 82.0), "vanilla": (80.0, 80.5, 81.0), "maldrop": (85.0, 85.5, 86.5)}
@@ -64,7 +66,7 @@ def record(dropout: str, seed: int, **changes: object) -> RunRecord:
 
 
 RECORDS = [record(dropout, seed) for seed in range(3) for dropout in TOP1]
-COMPARISON = compare(group(RECORDS), Dropout.VANILLA, 0.5)
+COMPARISON = compare_arms(group(RECORDS), of_dropout(Dropout.VANILLA), 0.5)
 
 ARMS = """\
 **T**
@@ -118,7 +120,9 @@ def test_arm_rows_hold_full_precision() -> None:
 
 def test_a_run_that_failed_is_counted_and_left_out_of_the_means() -> None:
     broken = record("maldrop", 1, status=Status.FAILED, reason="RuntimeError: no memory")
-    comparison = compare(group([run for run in RECORDS if run.run_id != "maldrop1"] + [broken]), Dropout.VANILLA, 0.5)
+    comparison = compare_arms(
+        group([run for run in RECORDS if run.run_id != "maldrop1"] + [broken]), of_dropout(Dropout.VANILLA), 0.5
+    )
     [row] = [row for row in arm_rows(comparison) if row["dropout"] == "maldrop"]
     assert (row["n_seeds"], row["n_failed"], row["val_top1_mean"]) == (2, 1, 85.75)
     assert row["verdict"] == "too few seeds"
@@ -129,7 +133,7 @@ def test_a_run_that_failed_is_counted_and_left_out_of_the_means() -> None:
 
 def test_only_common_seeds_are_paired() -> None:
     fewer = [run for run in RECORDS if run.run_id not in ("none0", "vanilla2")]
-    comparison = compare(group(fewer), Dropout.VANILLA, 0.5)
+    comparison = compare_arms(group(fewer), of_dropout(Dropout.VANILLA), 0.5)
     difference = comparison.differences[[arm.config.dropout for arm in comparison.arms].index(Dropout.NONE)]
     assert difference is not None
     assert (difference.interval.n, difference.interval.mean) == (1, 0.5)
@@ -158,7 +162,7 @@ def test_times_of_different_machines_are_not_compared() -> None:
     assert time_ratio(arm, reference) == pytest.approx(1.1)  # of seed 0 alone
     [arm] = group(slow[1:])
     assert math.isnan(time_ratio(arm, reference))
-    rows = arm_rows(compare(group([*fast, *slow]), Dropout.NONE, 0.5))
+    rows = arm_rows(compare_arms(group([*fast, *slow]), of_dropout(Dropout.NONE), 0.5))
     assert [row["threads"] for row in rows] == [2, "mixed"]
 
 
@@ -188,7 +192,7 @@ def test_rows_tell_all_settings_apart() -> None:
         assert one != two, changes
     for schedule, change in (("reverse-smooth", {"rate": 2.0}), ("linear", {"rho_end": 1}), ("linear", {"horizon": 1})):
         other = replace(base, schedule=Schedule(schedule))
-        one, two = (settings(config) for config in (other, replace(other, **change)))
+        one, two = (setting_cells(config, FURTHER) for config in (other, replace(other, **change)))
         assert one != two, change
 
 
@@ -246,28 +250,18 @@ def test_the_sweep_marks_best_and_worst_and_counts_saturated_points() -> None:
         annealed(Schedule.REVERSE, 9, [1.0, 0.0, 0.0], 70.0),
         annealed(Schedule.STANDARD, 4096, [100.0, 100.0, 100.0], 20.0),
     ]
-    table = sweep_table(compare(group(runs), None, 0.5), "T")
+    table = sweep_table(compare_arms(group(runs), None, 0.5), "T")
     assert list(table.columns[-1].cells) == ["best", "worst", "", "", ""]
     assert table.marked == {0: "green", 1: "red"}
     [note] = table.notes
     assert note.startswith("3 of 4 annealed points drop everything (1) or nothing (2) in most epochs")
     assert "equations (1) and (2) saturate" in note
-    table = sweep_table(compare(group(runs), None, 0.5), "T", smoother="maldrop sweep --schedule forward-smooth")
-    assert list(table.notes) == [note, "Try: maldrop sweep --schedule forward-smooth"]
-
-
-def test_a_command_in_a_note_is_not_broken_on_a_narrow_terminal() -> None:
-    command = "maldrop sweep " + "--schedule forward-smooth " * 4
-    console = Console(file=io.StringIO(), width=40, force_terminal=True)
-    show([Table("T", [Column("a", ["1"])], ["words " * 20, f"Try: {command}"])], "rich", console)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert f"Try: {command}\n" in printed
-    assert max(len(line) for line in printed.splitlines() if line.startswith("words")) <= 40
+    assert note.endswith("Try --schedule forward-smooth or reverse-smooth.")
 
 
 def test_no_saturation_no_note() -> None:
     runs = [annealed(Schedule.FORWARD, 0, [50.0, 73.0, 88.0]), annealed(Schedule.STANDARD, 0, [0.0] * 3)]
-    assert sweep_table(compare(group(runs), None, 0.5), "T").notes == []
+    assert sweep_table(compare_arms(group(runs), None, 0.5), "T").notes == []
 
 
 TABLE = Table(
@@ -320,7 +314,8 @@ def test_files_round_trip_and_have_no_nan(tmp_path: Path) -> None:
         {"name": "c", "value": 2.0, "none": 5, "nan": 1.0},
     ]
     csv, json_path = tmp_path / "t.csv", tmp_path / "t.json"
-    write_files(rows, csv, json_path)
+    write_csv(rows, csv)
+    write_json(rows, json_path)
     frame = pd.read_csv(csv)
     assert frame["value"].tolist() == [1 / 3, 2.0]
     assert csv.read_text().splitlines()[2] == "c,2.0,5,1.0"
@@ -329,7 +324,7 @@ def test_files_round_trip_and_have_no_nan(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(MaldropError, match="can't write"):
-        write_files([{"a": 1}], tmp_path / "no" / "t.csv", None)
+        write_csv([{"a": 1}], tmp_path / "no" / "t.csv")
 
 
 def test_numbers() -> None:
@@ -418,14 +413,15 @@ def test_the_papers_table_is_shown_beside_its_own_shapes_only() -> None:
 def test_plain_progress_is_a_line_an_epoch_with_the_time_left() -> None:
     file = io.StringIO()
     now = iter([0.0, 10.0, 20.0])
-    reporter = Reporter(Console(file=file, width=200), clock=lambda: next(now))
+    progress = ProgressListener(Console(file=file, width=200), clock=lambda: next(now))
     row = RECORDS[0].epochs[0]
-    with reporter:
-        reporter.begin(6)
-        reporter.run("none, seed 0")
-        reporter.epoch(row)
-        reporter.skip(3)  # a reused run
-        reporter.epoch(row)
+    with progress:
+        progress.begin(6)
+        progress.tell(Started(Job(0, RECORDS[0].config), 0))
+        progress.tell(Trained(Job(0, RECORDS[0].config), row))
+        progress.tell(Ended(Job(1, replace(RECORDS[0].config, epochs=3)), RECORDS[0], True))  # a reused run
+        progress.tell(Trained(Job(0, RECORDS[0].config), row))
+    assert progress.reused == 1
     first, second = file.getvalue().splitlines()
     assert first.startswith("none, seed 0, epoch 1: train loss 1.0000")
     assert first.endswith("1/6, about 50.0 s left")
@@ -435,23 +431,23 @@ def test_plain_progress_is_a_line_an_epoch_with_the_time_left() -> None:
 
 def test_quiet_says_warnings_only() -> None:
     file = io.StringIO()
-    reporter = Reporter(Console(file=file), quiet=True)
-    with reporter:
-        reporter.begin(1)
-        reporter.epoch(RECORDS[0].epochs[0])
-        reporter.preparing("decoding images", 5, 5)
-        reporter.warn("careful")
+    progress = ProgressListener(Console(file=file), quiet=True)
+    with progress:
+        progress.begin(1)
+        progress.tell(Trained(Job(0, RECORDS[0].config), RECORDS[0].epochs[0]))
+        progress.preparing("decoding images", 5, 5)
+        progress.warn("careful")
     assert file.getvalue() == "maldrop: careful\n"
 
 
 def test_a_terminal_gets_a_live_bar() -> None:
     file = io.StringIO()
-    reporter = Reporter(Console(file=file, force_terminal=True, width=150))
-    with reporter:
-        reporter.preparing("decoding images", 1, 2)
-        reporter.preparing("decoding images", 2, 2)
-        reporter.begin(2)
-        reporter.run("none, seed 0")
-        reporter.epoch(RECORDS[0].epochs[0])
-        reporter.skip(1)
+    progress = ProgressListener(Console(file=file, force_terminal=True, width=150))
+    with progress:
+        progress.preparing("decoding images", 1, 2)
+        progress.preparing("decoding images", 2, 2)
+        progress.begin(2)
+        progress.tell(Started(Job(0, RECORDS[0].config), 1))
+        progress.tell(Trained(Job(0, RECORDS[0].config), RECORDS[0].epochs[0]))
+    assert progress.resumed == {0}
     assert "none, seed 0  top-1 70.00 %" in file.getvalue()

@@ -12,14 +12,13 @@ import pytest
 from conftest import Result
 
 from maldrop_cli.analysis.arms import Arm, group
-from maldrop_cli.analysis.compare import compare
-from maldrop_cli.analysis.settings import SETTINGS, order, settings_of, varying
+from maldrop_cli.analysis.compare import compare_arms, of_dropout
+from maldrop_cli.analysis.settings import ARM_SETTINGS, order, varying
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector, UsageError
 from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.latex import escape
-from maldrop_cli.render.reports import identifying, in_order, mixed_data, report_tables
+from maldrop_cli.render.reports import id_columns, in_order, mixed_data, report_tables
 from maldrop_cli.render.tables import Column, Table, to_text
-from maldrop_cli.runs.points import Shared, runs_of_points
 from maldrop_cli.runs.store import Store
 from maldrop_cli.sweep.filters import parse_baseline, parse_by, parse_condition
 from maldrop_cli.sweep.grammar import Quantity, parse_spans
@@ -97,15 +96,15 @@ def rows(path: str) -> list[dict[str, str]]:
 
 
 def test_settings_are_those_with_an_effect() -> None:
-    assert "rho" not in settings_of(RunConfig(dropout=NONE))
-    assert "p" not in settings_of(RunConfig())
-    assert settings_of(RunConfig())["dataset"] is Dataset.DIGITS
-    assert set(settings_of(RunConfig())) <= {*SETTINGS, "seed"}
+    assert "rho" not in RunConfig(dropout=NONE).flat_settings()
+    assert "p" not in RunConfig().flat_settings()
+    assert RunConfig().flat_settings()["dataset"] is Dataset.DIGITS
+    assert set(RunConfig().flat_settings()) <= {*ARM_SETTINGS, "seed"}
 
 
 def test_having_no_effect_is_no_value() -> None:
-    assert varying([settings_of(RunConfig(dropout=each)) for each in (NONE, VANILLA, MALDROP)]) == ["dropout"]
-    assert varying([settings_of(RunConfig(lr=lr, rho=rho)) for lr, rho in ((1.0, 2), (2.0, 2))]) == ["lr"]
+    assert varying([RunConfig(dropout=each).flat_settings() for each in (NONE, VANILLA, MALDROP)]) == ["dropout"]
+    assert varying([RunConfig(lr=lr, rho=rho).flat_settings() for lr, rho in ((1.0, 2), (2.0, 2))]) == ["lr"]
 
 
 def test_the_order_of_values() -> None:
@@ -213,11 +212,11 @@ def test_arms_come_in_the_order_of_the_values() -> None:
 
 
 def test_what_differs_within_a_group_stays_apart_and_is_shown() -> None:
-    columns = identifying(in_order(group(SWEEP), ["rho"]), ["rho"])
+    columns = id_columns(in_order(group(SWEEP), ["rho"]), ["rho"])
     assert [column.heading for column in columns] == ["rho", "dropout", "schedule"]
     assert columns[0].cells == ["", "", "0", "256", "256", "1024"]
     assert columns[2].cells == ["", "", "standard", "standard", "forward", "standard"]
-    alike = identifying(group([stored(lr=0.1), stored(lr=0.2)]), [])
+    alike = id_columns(group([stored(lr=0.1), stored(lr=0.2)]), [])
     assert [(column.heading, column.cells) for column in alike] == [
         ("dropout", ["maldrop", "maldrop"]),
         ("lr", ["0.1", "0.2"]),
@@ -235,7 +234,7 @@ def test_a_copy_of_a_run_counts_once_and_the_finished_one() -> None:
 
 
 def differences(arms: list[Arm], baseline: str) -> list[float | None]:
-    compared = compare(arms, parse_baseline(baseline), 0.5)
+    compared = compare_arms(arms, parse_baseline(baseline), 0.5)
     return [None if each is None else round(each.interval.mean, 9) for each in compared.differences]
 
 
@@ -258,7 +257,7 @@ def test_each_learning_rate_has_its_own_baseline_and_reference() -> None:
         for lr, base in ((0.1, 80.0), (0.2, 60.0))
         for run in [*over_seeds(base, dropout=NONE, lr=lr), *over_seeds(base + 3, lr=lr)]
     ]
-    compared = compare(group(runs), NONE, 0.5)
+    compared = compare_arms(group(runs), of_dropout(NONE), 0.5)
     assert [None if each is None else each.interval.mean for each in compared.differences] == [None, 3.0, None, 3.0]
     assert [arm and arm.config.lr for arm in compared.references] == [0.1, 0.1, 0.2, 0.2]
     assert compared.baseline is None
@@ -269,7 +268,7 @@ def test_each_learning_rate_has_its_own_baseline_and_reference() -> None:
 
 def test_other_images_are_never_a_baseline() -> None:
     arms = group([*over_seeds(90, dropout=NONE, digest="one"), *over_seeds(91, digest="other")])
-    compared = compare(arms, NONE, 0.5)
+    compared = compare_arms(arms, of_dropout(NONE), 0.5)
     assert compared.differences == [None, None]
     assert compared.references[1] is None
     [table] = report_tables(compared, ["dropout"])
@@ -278,16 +277,16 @@ def test_other_images_are_never_a_baseline() -> None:
 
 def test_p_values_are_corrected_over_all_that_is_shown() -> None:
     arms = group([*over_seeds(90, dropout=NONE), *(stored(seed, top1) for seed, top1 in enumerate((91.0, 92.0, 93.5)))])
-    [alone] = [each for each in compare(arms, NONE, 0.5).differences if each]
+    [alone] = [each for each in compare_arms(arms, of_dropout(NONE), 0.5).differences if each]
     more = group([stored(seed, top1, rho=9) for seed, top1 in enumerate((90.5, 91.0, 91.0))])
-    together = compare([arms[1], *more], NONE, 0.5, among=[*arms, *more]).differences[0]
+    together = compare_arms([arms[1], *more], of_dropout(NONE), 0.5, pool=[*arms, *more]).differences[0]
     assert together is not None
     assert alone.p_holm == alone.p == together.p < together.p_holm
 
 
 def test_an_ambiguous_baseline_names_the_settings_that_would_decide() -> None:
     with pytest.raises(UsageError, match="maldrop fits 3 arms, which differ in rho") as error:
-        compare(
+        compare_arms(
             [each for each in group(SWEEP) if each.config.schedule is not Schedule.FORWARD],
             parse_baseline("maldrop"),
             1,
@@ -312,14 +311,14 @@ def test_data_sets_that_are_mixed_are_said() -> None:
     ]
     [note] = mixed_data([stored(digest="aaaaaaaabbbb"), stored(digest="ccccccccdddd")])
     assert note.startswith("Runs of digits saw different images (data digests aaaaaaaa, cccccccc)")
-    columns = identifying(group([stored(digest="aaaaaaaabbbb"), stored(digest="ccccccccdddd")]), [])
+    columns = id_columns(group([stored(digest="aaaaaaaabbbb"), stored(digest="ccccccccdddd")]), [])
     assert columns[-1].cells == ["aaaaaaaa", "cccccccc"]
     resized = [stored(), stored(digest="d2", data=DataConfig(image_size=16))]
     assert mixed_data(resized) == []  # asked for, and a column of its own
 
 
 def test_arms_of_different_lengths() -> None:
-    compared = compare(group([stored(), stored(epochs=4, horizon=4)]), None, 0.5)
+    compared = compare_arms(group([stored(), stored(epochs=4, horizon=4)]), None, 0.5)
     [table] = report_tables(compared, [])
     assert [column.heading for column in table.columns][:4] == ["dropout", "epochs", "top-1 % @first", "top-1 % @last"]
     assert table.columns[2].cells == ["80.00", "60.00"]
@@ -409,15 +408,21 @@ def test_mixed_images_are_said_and_kept_apart(maldrop: Run) -> None:
         assert "saw different images (data digests d1, d2)" in result.out
 
 
-POINTS = [
-    Shared(replace(SWEEP[6].config, schedule=Schedule.FORWARD), SWEEP[6].config),  # rho 0
-    Shared(replace(SWEEP[3].config, schedule=Schedule.FORWARD, rho=2048), SWEEP[3].config),  # of rho 1024
+def alias(run: RunRecord, **change: Any) -> RunRecord:
+    """Another point of a sweep that has this run."""
+    return replace(run, config=replace(run.config, **change), trained_as=run.config)
+
+
+ALIASES = [
+    *(alias(run, schedule=Schedule.FORWARD) for run in SWEEP if run.config.has_rho and run.config.rho == 0),
+    *(alias(run, schedule=Schedule.FORWARD, rho=2048) for run in SWEEP if run.config.rho == 1024),
 ]
 
 
 def test_points_that_have_the_runs_of_others_are_shown_with_them(maldrop: Run) -> None:
     save(SWEEP)
-    Store(Path("runs")).add_points(POINTS)
+    for run in ALIASES:
+        Store(Path("runs")).write_alias(run)
     result = maldrop("report", "runs", "--where", "schedule=forward", "--baseline", "rho=0", "--csv", "r.csv")
     assert result.code == 0, result.err
     assert [(row["rho"], row["trained_as"], row["diff_top1_mean"] != "") for row in rows("r.csv")] == [
@@ -440,16 +445,16 @@ def test_the_same_runs_are_one_test_and_none_against_themselves() -> None:
     base = over_seeds(91, rho=0)
     runs = [stored(seed, top1, rho=1024) for seed, top1 in enumerate((88.0, 88.5, 88.0))]
     other = [stored(seed, top1, rho=256) for seed, top1 in enumerate((90.0, 91.5, 91.0))]
-    twin = Shared(replace(runs[0].config, rho=2048), runs[0].config)
+    twins = [alias(run, rho=2048) for run in runs]
 
     def p_values(records: list[RunRecord], baseline: str) -> dict[int, float | None]:
-        found = compare(group(records), parse_baseline(baseline), 0.5)
+        found = compare_arms(group(records), parse_baseline(baseline), 0.5)
         return {
             arm.config.rho: difference.p_holm if difference else None
             for arm, difference in zip(found.arms, found.differences, strict=True)
         }
 
-    alone, together = [*base, *runs, *other], [*base, *runs, *other, *runs_of_points(runs, [twin])]
+    alone, together = [*base, *runs, *other], [*base, *runs, *other, *twins]
     before, after = p_values(alone, "rho=0"), p_values(together, "rho=0")
     assert after == {**before, 2048: before[1024]}
     assert before[1024] is not None

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BASE, TINY, Result, matching_rho, train
+from conftest import BASE, TINY, Result, matching_rho, run_job, runner, train
 from test_cli import QUICK, Run, rows
 from test_matrix import VARIANTS, config_of
 
-from maldrop_cli import train as engine
 from maldrop_cli.config import Dropout, MaldropError, PassRate, RunConfig, Schedule, Selector, UsageError
 from maldrop_cli.data.load import ImageData
-from maldrop_cli.record import EpochRow, RunRecord, Status
+from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint
+from maldrop_cli.runs.events import Event, Started, Trained, Warned
+from maldrop_cli.runs.runner import CheckpointPolicy
 from maldrop_cli.runs.store import Store
-from maldrop_cli.train import Keeping
+from maldrop_cli.train import Training, start_record, train_run
 
 CPU = torch.device("cpu")
 
@@ -35,14 +36,14 @@ def halves(config: RunConfig, data: ImageData, device: torch.device, folder: Pat
     path = folder / "half.pt"
     state: dict[str, Any] | None = None
     while True:
-        record = engine.start_record(config, data, "digest", device)
+        record = start_record(config, data, "digest", device)
 
-        def write(training: engine.Training, record: RunRecord = record) -> bool:
+        def write(training: Training, record: RunRecord = record) -> bool:
             there = Checkpoint(record.config, "digest", device.type, record.environment, training.state())
             checkpoint.write(path, there)
             return True
 
-        record = engine.train_one(record, data.to(device), device, state=state, after_epoch=write)
+        record = train_run(record, data.to(device), device, state=state, after_epoch=write)
         if record.status is not Status.UNFINISHED:
             return record
         state = checkpoint.read(path).training
@@ -90,7 +91,7 @@ def test_a_checkpoint_left_out_would_be_noticed(tiny: ImageData, tmp_path: Path)
     """Each random stream and each count of a state is needed: without it, some run goes on differently."""
     spoiled = {
         "optimizer": BASE,
-        "tally": BASE,
+        "drop_counter": BASE,
         "global_rng": replace(BASE, dropout=Dropout.VANILLA),
         "noise": replace(BASE, dropout=Dropout.RANDOM),
         "order": BASE,
@@ -99,24 +100,24 @@ def test_a_checkpoint_left_out_would_be_noticed(tiny: ImageData, tmp_path: Path)
     for name, config in spoiled.items():
         states: list[dict[str, Any]] = []
 
-        def stop(training: engine.Training, states: list[dict[str, Any]] = states) -> bool:
+        def stop(training: Training, states: list[dict[str, Any]] = states) -> bool:
             states.append(training.state())
             return True
 
-        engine.train_one(engine.start_record(config, tiny, "", CPU), tiny, CPU, after_epoch=stop)
-        fresh = engine.Training(config, tiny, CPU).state()
+        train_run(start_record(config, tiny, "", CPU), tiny, CPU, after_epoch=stop)
+        fresh = Training(config, tiny, CPU).state()
         whole = train(config, tiny)
-        record = engine.start_record(config, tiny, "", CPU)
-        other = engine.train_one(record, tiny, CPU, state={**states[0], name: fresh[name]})
+        record = start_record(config, tiny, "", CPU)
+        other = train_run(record, tiny, CPU, state={**states[0], name: fresh[name]})
         assert (numbers(other), other.pass_histogram) != (numbers(whole), whole.pass_histogram), name
 
 
 def test_a_longer_run_equals_one_that_was_meant_to_be_long(tiny: ImageData) -> None:
     short = replace(BASE, epochs=2, fidelity_every=4, schedule=Schedule.LINEAR, rho_end=8, horizon=5)
-    training = engine.Training(short, tiny, CPU)
+    training = Training(short, tiny, CPU)
     assert [training.epoch().probe_loss is None for _ in range(2)] == [True, False]  # the last epoch is looked at
     long = replace(short, epochs=5)
-    record = engine.train_one(engine.start_record(long, tiny, "", CPU), tiny, CPU, state=training.state())
+    record = train_run(start_record(long, tiny, "", CPU), tiny, CPU, state=training.state())
     assert numbers(record) == numbers(train(long, tiny))
     assert [row.probe_loss is None for row in record.epochs] == [True, True, True, False, False]
 
@@ -129,86 +130,85 @@ def stop_after(epochs: int) -> Any:
     return lambda: next(left, None) is None
 
 
-def test_a_stopped_run_is_taken_up_where_it_was(tiny: ImageData, tmp_path: Path) -> None:
+def started(events: list[Event]) -> list[int]:
+    """The epochs from which runs were resumed."""
+    return [event.epochs for event in events if isinstance(event, Started)]
+
+
+def test_a_stopped_run_is_resumed_where_it_was(tiny: ImageData, tmp_path: Path) -> None:
     store, config = Store(tmp_path), replace(BASE, epochs=4)
-    stopped, _ = engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=False, stop=stop_after(1))
+    stopped = run_job(runner(tiny, tmp_path), config, stop=stop_after(1)).record
     assert (stopped.status, len(stopped.epochs)) == (Status.UNFINISHED, 2)
     assert store.load(stopped.run_id) == stopped
     assert store.checkpoint(stopped.run_id).exists()
-    seen: list[EpochRow] = []
-    begun: list[int] = []
-    record, reused = engine.train_or_reuse(
-        config, tiny, "d", CPU, store, fresh=False, on_epoch=seen.append, on_start=begun.append
-    )
-    assert (begun, [row.epoch for row in seen], reused) == ([2], [3, 4], False)
-    assert numbers(record) == numbers(train(config, tiny))
-    assert record.epochs[:2] == stopped.epochs
-    assert store.load(record.run_id) == record
-    assert not store.checkpoint(record.run_id).exists()
+    events: list[Event] = []
+    end = run_job(runner(tiny, tmp_path), config, events.append)
+    assert started(events) == [2]
+    assert [event.row.epoch for event in events if isinstance(event, Trained)] == [3, 4]
+    assert not end.reused
+    assert numbers(end.record) == numbers(train(config, tiny))
+    assert end.record.epochs[:2] == stopped.epochs
+    assert store.load(end.record.run_id) == end.record
+    assert not store.checkpoint(end.record.run_id).exists()
 
 
 def test_checkpoints_come_every_so_many_epochs(tiny: ImageData, tmp_path: Path) -> None:
     config, there = replace(BASE, epochs=5), []
     path = Store(tmp_path).checkpoint(config.run_id("d"))
 
-    def look(row: EpochRow) -> None:  # before the checkpoint of its epoch
-        there.append(checkpoint.read(path).epochs if path.exists() else 0)
+    def look(event: Event) -> None:  # before the checkpoint of its epoch
+        if isinstance(event, Trained):
+            there.append(checkpoint.read(path).epochs if path.exists() else 0)
 
-    engine.train_or_reuse(config, tiny, "d", CPU, Store(tmp_path), fresh=False, keeping=Keeping(2), on_epoch=look)
+    run_job(runner(tiny, tmp_path, checkpoints=CheckpointPolicy(2)), config, look)
     assert there == [0, 0, 2, 2, 4]
 
 
-def test_a_run_that_raised_goes_on_from_its_checkpoint(
+def test_a_run_that_raised_resumes_from_its_checkpoint(
     tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, real = replace(BASE, epochs=3), engine.Training._train
+    config, real = replace(BASE, epochs=3), Training._train
 
-    def explode(self: engine.Training) -> tuple[float, list[int]]:
+    def explode(self: Training) -> tuple[float, list[int]]:
         if self.done == 2:
             raise IndexError("a bug")
         return real(self)
 
-    store = Store(tmp_path)
-    monkeypatch.setattr(engine.Training, "_train", explode)
-    failed, _ = engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=False, keeping=Keeping(1))
+    monkeypatch.setattr(Training, "_train", explode)
+    failed = run_job(runner(tiny, tmp_path, checkpoints=CheckpointPolicy(1)), config).record
     assert (failed.status, failed.reason, len(failed.epochs)) == (Status.FAILED, "IndexError: a bug", 2)
     monkeypatch.undo()
-    begun: list[int] = []
-    record, _ = engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=False, on_start=begun.append)
-    assert begun == [2]
+    events: list[Event] = []
+    record = run_job(runner(tiny, tmp_path), config, events.append).record
+    assert started(events) == [2]
     assert numbers(record) == numbers(train(config, tiny))
 
 
-def test_an_error_of_who_listens_is_not_one_of_the_run(tiny: ImageData, tmp_path: Path) -> None:
-    def listen(row: EpochRow) -> None:
-        raise BrokenPipeError
+def test_an_error_of_the_listener_is_not_one_of_the_run(tiny: ImageData, tmp_path: Path) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Trained):
+            raise BrokenPipeError
 
-    store = Store(tmp_path)
     with pytest.raises(BrokenPipeError):
-        engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_epoch=listen)
-    assert [record.status for record in store.scan()] == [Status.UNFINISHED]
+        run_job(runner(tiny, tmp_path), BASE, listen)
+    assert [record.status for record in Store(tmp_path).scan()] == [Status.UNFINISHED]
 
 
 def test_fresh_takes_no_checkpoint_but_its_own(tiny: ImageData, tmp_path: Path) -> None:
-    store, config = Store(tmp_path), replace(BASE, epochs=3)
-    for fresh, retry, expected in ((True, False, 0), (True, True, 1), (False, False, 1), (True, False, 0)):
-        begun: list[int] = []
-        engine.train_or_reuse(
-            config, tiny, "d", CPU, store, fresh=fresh, retry=retry, on_start=begun.append, stop=lambda: True
-        )
-        assert begun == [expected]
+    config = replace(BASE, epochs=3)
+    for fresh, attempt, expected in ((True, 0, 0), (True, 1, 1), (False, 0, 1), (True, 0, 0)):
+        events: list[Event] = []
+        run_job(runner(tiny, tmp_path, fresh=fresh), config, events.append, stop=lambda: True, attempt=attempt)
+        assert started(events) == [expected]
         if expected:  # one epoch further by now
-            store.checkpoint(config.run_id("d")).unlink()
-            engine.train_or_reuse(config, tiny, "d", CPU, store, fresh=True, stop=lambda: True)
+            Store(tmp_path).checkpoint(config.run_id("d")).unlink()
+            run_job(runner(tiny, tmp_path, fresh=True), config, stop=lambda: True)
 
 
-def test_times_of_a_run_that_moved_are_not_compared(
-    tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(tmp_path)
-    engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, stop=lambda: True, workers=2)
-    moved, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False)
-    stayed, _ = engine.train_or_reuse(replace(BASE, seed=1), tiny, "d", CPU, store, fresh=False)
+def test_times_of_a_run_that_moved_are_not_compared(tiny: ImageData, tmp_path: Path) -> None:
+    run_job(runner(tiny, tmp_path, workers=2), BASE, stop=lambda: True)
+    moved = run_job(runner(tiny, tmp_path), BASE).record
+    stayed = run_job(runner(tiny, tmp_path), replace(BASE, seed=1)).record
     assert moved.environment["moved"]
     assert "moved" not in stayed.environment
     assert moved.machine != stayed.machine
@@ -228,29 +228,28 @@ DAMAGES: dict[str, Any] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_said_and_the_run_starts_over(damage: str, tiny: ImageData, tmp_path: Path) -> None:
-    warnings: list[str] = []
-    store = Store(tmp_path, warnings.append)
-    engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, stop=lambda: True)
-    path = store.checkpoint(BASE.run_id("d"))
+    run_job(runner(tiny, tmp_path), BASE, stop=lambda: True)
+    path = Store(tmp_path).checkpoint(BASE.run_id("d"))
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with pytest.raises(MaldropError, match=r"half|is no checkpoint, or a damaged one") as caught:
         checkpoint.read(path)
     assert "\n" not in str(caught.value)
-    begun: list[int] = []
-    record, _ = engine.train_or_reuse(BASE, tiny, "d", CPU, store, fresh=False, on_start=begun.append)
-    assert (record.status, begun, len(warnings)) == (Status.DONE, [0], 1)
-    assert warnings[0].endswith("the run starts over")
+    events: list[Event] = []
+    record = run_job(runner(tiny, tmp_path), BASE, events.append).record
+    assert (record.status, started(events)) == (Status.DONE, [0])
+    [warning] = [event.message for event in events if isinstance(event, Warned)]
+    assert warning.endswith("the run starts over")
 
 
 def test_a_checkpoint_of_another_version_is_said(
     tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = engine.Training(BASE, tiny, CPU)
+    training = Training(BASE, tiny, CPU)
     path = tmp_path / "old.pt"
     monkeypatch.setattr(checkpoint, "FORMAT", 0)
     checkpoint.write(path, Checkpoint(BASE, "d", "cpu", {}, training.state()))
     monkeypatch.undo()
-    with pytest.raises(MaldropError, match=r"old.pt is foreign .*this version reads \(1, 1\)"):
+    with pytest.raises(MaldropError, match=r"old.pt is foreign .*this version reads \(2, 1\)"):
         checkpoint.read(path)
     assert torch.load(path, weights_only=True)["data_digest"] == "d"  # torch reads it as well
 

@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 from maldrop_cli.analysis.stats import (
     MIN_SEEDS,
     Outcome,
-    compare_arms,
+    verdicts,
     holm,
     ratio_interval,
     seeds_to_decide,
@@ -48,7 +48,7 @@ def test_holm_lies_between_the_raw_p_and_bonferroni(p_values: list[float]) -> No
 
 def test_a_difference_by_hand() -> None:
     """2, 3, 4, 3: mean 3, deviation 0.816497, t = 3 / 0.408248 = 7.348469 on 3 degrees of freedom, p = 0.005209."""
-    [difference] = compare_arms([[2.0, 3.0, 4.0, 3.0]], margin=0.5)
+    [difference] = verdicts([[2.0, 3.0, 4.0, 3.0]], margin=0.5)
     assert difference.p == pytest.approx(0.005209, rel=1e-3)
     assert difference.p_holm == difference.p
     assert difference.outcome is Outcome.BETTER
@@ -57,16 +57,16 @@ def test_a_difference_by_hand() -> None:
 def test_p_is_scipys_paired_test() -> None:
     rng = np.random.default_rng(0)
     arm, baseline = rng.normal(size=7), rng.normal(size=7)
-    [difference] = compare_arms([list(arm - baseline)], margin=0.5)
+    [difference] = verdicts([list(arm - baseline)], margin=0.5)
     assert difference.p == pytest.approx(float(scipy_stats.ttest_rel(arm, baseline).pvalue))
 
 
 def test_equivalence_by_hand() -> None:
     """-0.1, 0, 0.1: mean 0, standard error 0.057735, (0.5 - 0) / 0.057735 = 8.66 on 2 degrees: p = 0.0065."""
-    [difference] = compare_arms([[-0.1, 0.0, 0.1]], margin=0.5)
+    [difference] = verdicts([[-0.1, 0.0, 0.1]], margin=0.5)
     assert difference.outcome is Outcome.EQUIVALENT
     # With a margin of 0.1 it is 1.732, p = 0.113: not shown.
-    [difference] = compare_arms([[-0.1, 0.0, 0.1]], margin=0.1)
+    [difference] = verdicts([[-0.1, 0.0, 0.1]], margin=0.1)
     assert difference.outcome is Outcome.INCONCLUSIVE
 
 
@@ -79,7 +79,7 @@ def test_verdicts() -> None:
         [9.0, 9.1],  # too few
         [],  # none at all
     ]
-    outcomes = [difference.outcome for difference in compare_arms(arms, margin=0.5)]
+    outcomes = [difference.outcome for difference in verdicts(arms, margin=0.5)]
     assert outcomes == [
         Outcome.BETTER,
         Outcome.WORSE,
@@ -93,16 +93,16 @@ def test_verdicts() -> None:
 def test_holm_can_take_a_verdict_away() -> None:
     """Of p = 0.03 alone, better; with a second arm alike, neither."""
     values = [1.0, 1.5, 3.0, 1.0]
-    assert 0.025 < compare_arms([values], margin=0.1)[0].p < 0.05
-    assert compare_arms([values], margin=0.1)[0].outcome is Outcome.BETTER
-    both = compare_arms([values, values], margin=0.1)
+    assert 0.025 < verdicts([values], margin=0.1)[0].p < 0.05
+    assert verdicts([values], margin=0.1)[0].outcome is Outcome.BETTER
+    both = verdicts([values, values], margin=0.1)
     assert [each.outcome for each in both] == [Outcome.INCONCLUSIVE] * 2
     assert both[0].p_holm == pytest.approx(2 * both[0].p)
 
 
 def test_arms_with_too_few_seeds_do_not_correct_the_others() -> None:
     values = [1.0, 1.5, 3.0, 1.0]
-    alone, _ = compare_arms([values, [1.0, 2.0]], margin=0.1)
+    alone, _ = verdicts([values, [1.0, 2.0]], margin=0.1)
     assert alone.p_holm == alone.p
 
 
@@ -111,7 +111,7 @@ def test_without_spread_nothing_is_claimed() -> None:
     image = 100 / 360
     rounded = [97.5 - 97.22222222222223, 98.05555555555556 - 97.77777777777777, image]
     assert len(set(rounded)) > 1
-    arms = compare_arms([[image] * 3, rounded, [0.0] * 3, [1.0, 1.5, 3.0, 1.0]], margin=0.5)
+    arms = verdicts([[image] * 3, rounded, [0.0] * 3, [1.0, 1.5, 3.0, 1.0]], margin=0.5)
     assert [each.outcome for each in arms] == [
         Outcome.INCONCLUSIVE,
         Outcome.INCONCLUSIVE,
@@ -130,14 +130,14 @@ def test_the_seeds_named_decide_when_the_test_is_run_again() -> None:
         return list(mean + deviation * values / values.std(ddof=1))
 
     shapes = [(0.8, 1.5), (0.9, 1.5), (0.7, 1.5)]
-    arms = compare_arms([stretched(4, *shape) for shape in shapes], margin=0.01)
+    arms = verdicts([stretched(4, *shape) for shape in shapes], margin=0.01)
     for index, arm in enumerate(arms):
         assert arm.outcome is Outcome.INCONCLUSIVE
         assert arm.more_seeds is not None
-        again = compare_arms([stretched(4 + arm.more_seeds, *shape) for shape in shapes], margin=0.01)
+        again = verdicts([stretched(4 + arm.more_seeds, *shape) for shape in shapes], margin=0.01)
         assert again[index].outcome is Outcome.BETTER
     hardest = max(arm.more_seeds or 0 for arm in arms)
-    fewer = compare_arms([stretched(4 + hardest - 1, *shape) for shape in shapes], margin=0.01)
+    fewer = verdicts([stretched(4 + hardest - 1, *shape) for shape in shapes], margin=0.01)
     assert [arm.outcome for arm in fewer].count(Outcome.INCONCLUSIVE) <= 1  # Holm is milder than reckoned with
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from maldrop_cli.config import MaldropError, RunConfig, Schedule
-from maldrop_cli.record import EpochRow, RunRecord, Status, environment, from_json, to_json
-from maldrop_cli.runs.points import Shared
+from maldrop_cli.machine import environment
+from maldrop_cli.record import EpochRow, RunRecord, Status, from_json, to_json
 from maldrop_cli.runs.store import Store
 
 
@@ -110,20 +111,18 @@ def test_another_schema_is_left_out_and_said(tmp_path: Path) -> None:
     assert "its schema is 99" in warnings[0]
 
 
-def test_points_of_sweeps_are_kept_once_and_damage_is_said(tmp_path: Path) -> None:
-    warnings: list[str] = []
-    store = Store(tmp_path, warnings.append)
-    assert store.points() == []
-    first, second = (Shared(RunConfig(rho=rho, schedule=Schedule.FORWARD), RunConfig(rho=9)) for rho in (10, 11))
-    store.add_points([first])
-    store.add_points([second, first])
-    assert store.points() == [first, second]
-    path = tmp_path / "points.jsonl"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0][:50], lines[1].replace("forward", "backward"), "[]", lines[1]]) + "\n")
-    assert store.points() == [second]
-    assert [warning.split(" of ")[0] for warning in warnings] == ["line 1", "line 2", "line 3"]
-    assert list(store.scan()) == []
+def test_a_point_with_the_run_of_another_is_a_record_of_its_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    point = RunConfig(rho=10, schedule=Schedule.FORWARD)
+    alias = replace(DONE, config=point, trained_as=DONE.config)
+    store.write_alias(alias)
+    store.write_alias(replace(alias, hidden_width=1))
+    assert list(store.scan()) == [replace(alias, hidden_width=1)]
+    trained = replace(DONE, config=point, run_id=point.run_id("d"))
+    store.start(trained)
+    store.finish(trained)
+    store.write_alias(alias)
+    assert list(store.scan()) == [trained]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +154,10 @@ def test_other_folders_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_the_environment_names_machine_and_versions() -> None:
-    where = environment("cpu", "cpu", 2)
+    where = environment(torch.device("cpu"), workers=3)
     assert where["torch"][0].isdigit()
-    assert where["threads"] == 2
+    assert (where["threads"], where["workers"]) == (torch.get_num_threads(), 3)
+    assert (where["device"], where["device_name"]) == ("cpu", "cpu")
     assert where["cpu"]
 
 

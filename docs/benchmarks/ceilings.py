@@ -24,8 +24,8 @@ from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import Granularity
 from maldrop_cli.dropout import TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
-from maldrop_cli.machine import threads
-from maldrop_cli.record import describe_machine, environment
+from maldrop_cli.machine import environment
+from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 
 N, D, C, RHO = 128, 4096, 10, 256
@@ -97,7 +97,7 @@ def ceilings() -> list[Ceiling]:
 
 def seconds(statement: str, names: Mapping[str, object], least: float) -> tuple[float, float, float]:
     """Of one execution, on all of maldrop's threads: the median and its 95 % interval."""
-    timer = Timer(statement, globals={"torch": torch, **names}, num_threads=threads())
+    timer = Timer(statement, globals={"torch": torch, **names}, num_threads=torch.get_num_threads())
     times = timer.blocked_autorange(min_run_time=least).times
     return ratio_interval(times, [1.0] * len(times))
 
@@ -110,7 +110,7 @@ def ceiling_table(found: Sequence[tuple[Ceiling, tuple[float, float, float]]]) -
         Column("a second", [with_interval(*rate) for rate in rates]),
         Column("unit", [each.unit for each, _ in found], left=True),
     ]
-    machine = describe_machine(environment("cpu", "cpu", threads()))
+    machine = describe_machine(environment(torch.device("cpu")))
     return Table(f"Ceilings, medians and 95 % intervals; {machine}", columns)
 
 

@@ -25,8 +25,8 @@ from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.dropout.worst import MAX_CLIMBS
-from maldrop_cli.machine import threads
-from maldrop_cli.record import describe_machine, environment
+from maldrop_cli.machine import environment
+from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 from maldrop_cli.timing import Setting, Subject, measure, peak_mib
 from maldrop_cli.timing.cases import fresh_model, step_of
@@ -169,7 +169,7 @@ def main() -> None:
         *(Column(f"maldrop, × {name}", [times(each, "maldrop", name) for each in timed]) for name in DENSE),
         Column("peak MiB: none, maldrop, dense", [", ".join(peak) for peak in peaks]),
     ]
-    machine = describe_machine(environment("cpu", "cpu", threads()))
+    machine = describe_machine(environment(torch.device("cpu")))
     print(to_text([Table(f"Training steps, medians and 95 % intervals; {machine}", columns)], "markdown"))
 
 

@@ -58,7 +58,7 @@ def maldrop_epoch(data: ImageData, dropout: Dropout) -> float:
         data=DataConfig(dataset=Dataset.MNIST), dropout=dropout, epochs=1, batch_size=64, lr=0.001, momentum=0.0
     )
     device = torch.device("cpu")
-    record = engine.train_one(engine.start_record(config, data, "", device), data, device)
+    record = engine.train_run(engine.start_record(config, data, "", device), data, device)
     return record.epochs[0].train_seconds
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.machine import threads
 from maldrop_cli.render.tables import Column, Table, to_text, with_interval
 from maldrop_cli.timing.clock import Subject, measure
 
@@ -73,7 +72,7 @@ def main() -> None:
     ]
     print(
         to_text(
-            [Table(f"Highest rho of {N} x {D}, {threads()} threads, torch {torch.__version__}", columns)], "markdown"
+            [Table(f"Highest rho of {N} x {D}, {torch.get_num_threads()} threads, torch {torch.__version__}", columns)], "markdown"
         )
     )
 

@@ -17,8 +17,8 @@ from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import Dropout, RunConfig
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.regularisers import InvertedDropout, VanillaDropout
-from maldrop_cli.machine import threads
-from maldrop_cli.record import describe_machine, environment
+from maldrop_cli.machine import environment
+from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 from maldrop_cli.timing import Setting, Subject, measure
 from maldrop_cli.timing.cases import fresh_model, step_of
@@ -78,7 +78,7 @@ def main() -> None:
         ),
     ]
     notes = ["Of the mask drawn beforehand: what it saves, by drawing, scaling and storing no mask."]
-    machine = describe_machine(environment("cpu", "cpu", threads()))
+    machine = describe_machine(environment(torch.device("cpu")))
     print(to_text([Table(f"Vanilla dropout, medians and 95 % intervals; {machine}", columns, notes)], "markdown"))
 
 

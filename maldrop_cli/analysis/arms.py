@@ -30,7 +30,7 @@ class Arm:
 
     @property
     def trained_as(self) -> RunConfig | None:
-        """The arm whose runs these are as well, if not trained as what it is: see points.py."""
+        """The arm that was trained, where this one has the runs of another."""
         trained = next(iter(self.runs.values())).trained_as
         return trained and replace(trained, seed=0)
 

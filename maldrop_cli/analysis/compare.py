@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from maldrop_cli.analysis.arms import Arm, paired_differences
-from maldrop_cli.analysis.settings import settings_of, varying
-from maldrop_cli.analysis.stats import Difference, compare_arms
+from maldrop_cli.analysis.settings import varying
+from maldrop_cli.analysis.stats import Difference, verdicts
 from maldrop_cli.config import Dropout, UsageError
 
 
@@ -54,30 +54,29 @@ class Comparison:
         return next(iter(different.values())) if len(different) == 1 else None
 
 
-def compare(
-    arms: list[Arm], baseline: Dropout | Baseline | None, margin: float, among: Sequence[Arm] | None = None
+def compare_arms(
+    arms: list[Arm], baseline: Baseline | None, margin: float, pool: Sequence[Arm] | None = None
 ) -> Comparison:
     """Test every arm against its own baseline: the arm that fits, saw the same images, and is alike in every other
     setting that has an effect on both. The p-values of all arms are corrected together; arms with the same runs, points
     of a sweep, are one test, and none where the baseline has these runs too.
 
-    ``among``: where baselines and references are looked for; the arms themselves without it. UsageError where more than
+    ``pool``: where baselines and references are looked for; by default, the arms themselves. UsageError where more than
     one is alike.
     """
-    against = of_dropout(baseline) if isinstance(baseline, Dropout) else baseline
-    pool = arms if among is None else among
-    known = {id(arm): settings_of(arm.config) for arm in [*arms, *pool]}
+    pool = arms if pool is None else pool
+    known = {id(arm): arm.config.flat_settings() for arm in [*arms, *pool]}
     bases: list[Arm | None] = [None] * len(arms)
-    if against:
-        bases = _counterparts(arms, pool, against, known)
+    if baseline:
+        bases = _counterparts(arms, pool, baseline, known)
     pairs = [(arm, base) for arm, base in zip(arms, bases, strict=True) if base]
     tests = {(_runs(arm), _runs(base)): (arm, base) for arm, base in pairs if _runs(arm) != _runs(base)}
-    verdicts = compare_arms([paired_differences(arm, base) for arm, base in tests.values()], margin)
-    by_runs = dict(zip(tests, verdicts, strict=True))
+    differences = verdicts([paired_differences(arm, base) for arm, base in tests.values()], margin)
+    by_runs = dict(zip(tests, differences, strict=True))
     by_arm = {id(arm): by_runs.get((_runs(arm), _runs(base))) for arm, base in pairs}
     references = _counterparts(arms, pool, of_dropout(Dropout.NONE), known, itself=True)
     return Comparison(
-        arms, [by_arm.get(id(arm)) for arm in arms], bases, references, against.label if against else None, margin
+        arms, [by_arm.get(id(arm)) for arm in arms], bases, references, baseline.label if baseline else None, margin
     )
 
 

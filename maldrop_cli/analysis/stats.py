@@ -83,7 +83,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare_arms(differences: Sequence[Sequence[float]], margin: float) -> list[Difference]:
+def verdicts(differences: Sequence[Sequence[float]], margin: float) -> list[Difference]:
     """A verdict for each arm from its paired differences to the baseline (arm minus baseline, one a seed).
 
     Two-sided paired t-tests, Holm-corrected over the arms that can be tested; where not significant, two one-sided

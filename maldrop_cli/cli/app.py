@@ -6,12 +6,10 @@ import typer
 
 from maldrop_cli import __version__
 from maldrop_cli.cli.compare import compare
-from maldrop_cli.cli.options import flatten
 from maldrop_cli.cli.report import report
 from maldrop_cli.cli.sweep import sweep
-from maldrop_cli.cli.timeit import timeit
 from maldrop_cli.cli.train import train
-from maldrop_cli.config import UsageError, nearest
+from maldrop_cli.cli.train import train as timeit
 
 app = typer.Typer(
     name="maldrop",
@@ -22,14 +20,7 @@ app = typer.Typer(
 )
 COMMANDS = {command.__name__: command for command in (train, compare, sweep, timeit, report)}
 for command in COMMANDS.values():
-    app.command()(flatten(command))
-
-
-def check_command(arguments: list[str]) -> None:
-    """UsageError, with the nearest name, when the first of ``arguments`` is meant as a command and is none."""
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        near = nearest(arguments[0], list(COMMANDS))
-        raise UsageError("", f"no command is called {arguments[0]!r}{near} (one of: {', '.join(COMMANDS)})")
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:

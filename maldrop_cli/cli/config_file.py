@@ -1,8 +1,8 @@
 """`--config FILE.toml` and `--save-config FILE.toml`: the flags of a command in a file.
 
 A key is a flag without its dashes; a list is joined by commas, a switch is true or false. Keys at the top are for
-whatever command reads the file, those in a table that is named as a command, ``[sweep]`` say, for that command alone.
-Flags on the command line win; but a switch that is on in the file can't be turned off by a flag.
+any command that reads the file, those in a table named as a command, ``[sweep]`` say, for that command alone. Flags on
+the command line win; but a switch that is on in the file can't be turned off by a flag.
 """
 
 from __future__ import annotations
@@ -15,15 +15,27 @@ import typer
 
 from maldrop_cli.config import MaldropError, UsageError, nearest
 
-OWN = ("config", "save_config")  # parameters of every command that a file can't hold
+OWN = ("config", "save_config", "help")  # parameters of every command that a file can't hold
 NOT_SAVED = ("dry_run", "fresh", "quiet")  # of one call, not of what is trained
 
 
-def read(path: Path, ctx: typer.Context) -> dict[str, Any]:
-    """The values that the file gives to the command's parameters, by their names, converted as on the command line.
+def use(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make the values in the file the defaults of the command's parameters.
 
     MaldropError where the file can't be read, UsageError for what it can't hold.
     """
+    if path is not None:
+        ctx.default_map = {**_read(path, ctx)}
+    return path
+
+
+def is_set(ctx: typer.Context, name: str) -> bool:
+    """Whether the user set the parameter, on the command line or in a file."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
+
+
+def _read(path: Path, ctx: typer.Context) -> dict[str, Any]:
     import tomllib
 
     try:
@@ -33,7 +45,6 @@ def read(path: Path, ctx: typer.Context) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("config", f"{path} is not TOML: {error}") from None
     commands = list(ctx.parent.command.commands) if ctx.parent else []  # type: ignore[attr-defined]
-    own: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict) and key not in commands:
             raise UsageError(
@@ -43,15 +54,13 @@ def read(path: Path, ctx: typer.Context) -> dict[str, Any]:
             )
         if key in commands and not isinstance(value, dict):
             raise UsageError("config", f"{key} in {path} is a command, and wants a table: [{key}]")
-        if not isinstance(value, dict):
-            own[key] = value
-    table = content.get(ctx.info_name or "", {})
-    return _converted(own, path, ctx) | _converted(table, path, ctx)
+    shared = {key: value for key, value in content.items() if key not in commands}
+    return _by_parameter(shared, path, ctx) | _by_parameter(content.get(ctx.info_name or "", {}), path, ctx)
 
 
-def _converted(content: Mapping[str, Any], path: Path, ctx: typer.Context) -> dict[str, Any]:
+def _by_parameter(content: Mapping[str, Any], path: Path, ctx: typer.Context) -> dict[str, Any]:
     flags = _flags(ctx)
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in content.items():
         parameter = flags.get(key.replace("_", "-"))
         if parameter is None:
@@ -68,18 +77,18 @@ def _converted(content: Mapping[str, Any], path: Path, ctx: typer.Context) -> di
         if isinstance(value, bool) is not bool(parameter.is_flag) or not isinstance(value, bool | int | float | str):
             wanted = "true or false" if parameter.is_flag else "a text, a number or a list of them"
             raise UsageError("config", f"{key} in {path} is {value!r}, and must be {wanted}")
-        values[parameter.name] = parameter.process_value(ctx, value if parameter.is_flag else str(value))
+        values[parameter.name] = value if parameter.is_flag else str(value)
     return values
 
 
-def save(path: Path, names: frozenset[str], values: Mapping[str, Any], ctx: typer.Context) -> None:
-    """Write the parameters that were set, by flags or by a file, but for NOT_SAVED; MaldropError where it can't be."""
+def save(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> None:
+    """Write the parameters that were set, but for NOT_SAVED; MaldropError where the file can't be written."""
     import tomli_w
 
     content = {
         flag: value if isinstance(value, bool | int | float | str) else str(value)
         for flag, parameter in _flags(ctx, aliases=False).items()
-        if parameter.name in names and parameter.name not in NOT_SAVED and (value := values[parameter.name]) is not None
+        if parameter.name not in NOT_SAVED and (value := values.get(parameter.name)) is not None
     }
     try:
         path.write_text(tomli_w.dumps(content), encoding="utf-8")
@@ -92,6 +101,6 @@ def _flags(ctx: typer.Context, *, aliases: bool = True) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for parameter in ctx.command.params:
         long = [flag.removeprefix("--") for flag in parameter.opts if flag.startswith("--")]
-        if parameter.name not in (*OWN, "help"):
+        if parameter.name not in OWN:
             found |= dict.fromkeys(long if aliases else long[:1], parameter)
     return found

@@ -1,7 +1,7 @@
-"""The options that several subcommands share, each written once.
+"""The options of the commands: derived from the fields of dataclasses, and read into them.
 
-A command takes a parameter of one of the dataclasses below, and :func:`flatten` unfolds it into the flags of its
-fields. Only strings and numbers here: reading them into configs is ``session.py``'s work.
+A command is a function of such dataclasses, and of parameters of its own. :func:`command` unfolds it into one whose
+parameters are flags, for Typer.
 """
 
 from __future__ import annotations
@@ -9,279 +9,334 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
+import re
+import types
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from maldrop_cli.cli import config_file
-from maldrop_cli.cli.writable import check_writable
 from maldrop_cli.config import (
+    MACHINE,
+    OUTPUT,
     PLOT_SUFFIXES,
-    Dataset,
-    Dropout,
-    Executor,
-    Granularity,
+    RARE,
+    SETTINGS,
+    TRAINING,
+    DataConfig,
     Metric,
-    PassRate,
+    PlotKind,
     Preset,
     RunConfig,
-    Schedule,
-    Selector,
+    Setting,
     UsageError,
+    parse_name,
+    setting,
 )
+from maldrop_cli.files import check_writable
+from maldrop_cli.sweep import grammar
 
-_DEFAULT = RunConfig()
-
-
-def _names(kind: Any) -> str:
-    return ", ".join(kind)
-
-
-def _panel(title: str) -> Callable[..., Any]:
-    return functools.partial(typer.Option, rich_help_panel=title)
-
-
-_data, _variant, _training, _machine, _workers, _output = map(
-    _panel, ("Data and model", "Dropout", "Training", "Machine and records", "Workers and failures", "Output")
+MAIN = ("dropout", "rho", "dataset", "model", "epochs")
+SWEPT = ("dropout", "rho", "dataset", "model", "lr", "p", "selector", "schedule", "omega")  # `sweep` takes several
+TIMED = (  # the settings that `timeit` has
+    *("dropout", "rho", "dataset", "model", "image_size", "depth", "p", "selector", "omega", "granularity"),
+    *("batch_size", "shape", "classes", "images", "joint_iterations", "joint_starts", "score_memory"),
 )
+TRAINED = (*MAIN, *(name for name in SETTINGS if name not in MAIN))
+SEEDED = tuple(name for name in TRAINED if name != "seed")
+_ALIASES = {"dropout": ("--dropouts",), "quiet": ("-q",)}
+_SETTING_TYPES = typing.get_type_hints(DataConfig) | typing.get_type_hints(RunConfig)
+
+
+class Format(StrEnum):
+    AUTO = "auto"
+    RICH = "rich"
+    PLAIN = "plain"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
 
 
 @dataclass(frozen=True)
-class SubjectOptions:
-    """What is trained or timed."""
+class Settings:
+    """``values``: of each setting that the command has, as :func:`maldrop_cli.sweep.grid.build` takes them. ``given``:
+    which options of the command were set, on the command line or in a file."""
 
-    dataset: Annotated[str, _data(help=f"One of: {_names(Dataset)}.")] = str(_DEFAULT.data.dataset)
-    data_dir: Annotated[
-        Path | None, _data(help="Where the files lie, or go; the default is a folder in your cache.")
-    ] = None
-    image_size: Annotated[int | None, _data(help="Scale images to this side; the default is the data set's own.")] = (
-        None
-    )
-    shape: Annotated[str, _data(help="Of synthetic images: channels x height x width.")] = "1x16x16"
-    classes: Annotated[int, _data(help="Of synthetic images.")] = _DEFAULT.data.classes
-    images: Annotated[int, _data(help="Of synthetic images: how many.")] = _DEFAULT.data.images
-    model: Annotated[
-        str,
-        _data(
-            help="cnn, the paper's, or a classifier of torchvision: vgg16, resnet18, mobilenet_v3_small, vit_b_16 ..."
-        ),
-    ] = _DEFAULT.model
-    depth: Annotated[
-        int,
-        _data(help="Channels of the CNN's second convolution; the paper's text says 1, its 4,096 neurons need 4."),
-    ] = _DEFAULT.depth
-    p: Annotated[str, _variant(help="Rate of vanilla, also in compositions, spatial, dropconnect, nested.")] = str(
-        _DEFAULT.p
-    )
-    granularity: Annotated[str, _variant(help=f"One mask for what? {_names(Granularity)}.")] = str(_DEFAULT.granularity)
-    joint_iterations: Annotated[int, _variant(help="Of the selector joint: rounds of ascent, at most.")] = (
-        _DEFAULT.joint_iterations
-    )
-    joint_starts: Annotated[int, _variant(help="Of the selector joint: starts beside softmax, at most.")] = (
-        _DEFAULT.joint_starts
-    )
-    score_memory: Annotated[float, _machine(help="Of the selector single: MiB to work in.")] = _DEFAULT.score_memory
-    batch_size: Annotated[int, _training(help="Images in a training batch.")] = _DEFAULT.batch_size
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How it is trained."""
-
-    period: Annotated[int, _variant(help="Of the schedule periodic: drop in every so many-th batch.")] = _DEFAULT.period
-    pass_rate: Annotated[
-        str, _variant(help=f"What scales neurons at test time: how often they passed, {_names(PassRate)}.")
-    ] = str(_DEFAULT.pass_rate)
-    rate: Annotated[
-        float, _variant(help="Of forward-smooth, reverse-smooth: by how much the log-odds of rho move each epoch.")
-    ] = _DEFAULT.rate
-    rho_end: Annotated[
-        str, _variant(help="Of the schedule linear: rho in its last epoch, a count or a percentage of the width.")
-    ] = str(_DEFAULT.rho_end)
-    horizon: Annotated[
-        int | None, _variant(help="Of the schedule linear: the epochs over which it runs; the default is --epochs.")
-    ] = None
-    fidelity: Annotated[
-        str, _variant(help="every=N: each N epochs, compare the mask with the jointly worst on a probe batch; off.")
-    ] = "off"
-    epochs: Annotated[int, _training(help="Passes over the training images.")] = _DEFAULT.epochs
-    lr: Annotated[str, _training(help="SGD's learning rate.")] = str(_DEFAULT.lr)
-    momentum: Annotated[float, _training(help="SGD's momentum.")] = _DEFAULT.momentum
-    weight_decay: Annotated[float, _training(help="SGD's L2 penalty.")] = _DEFAULT.weight_decay
-    preset: Annotated[
-        str | None, _training(help=f"Settings by name ({_names(Preset)}); flags given beside it win.")
-    ] = None
-    deterministic: Annotated[
-        bool, _machine("--deterministic", help="Only deterministic algorithms, slower on CUDA.")
-    ] = False
-    out: Annotated[Path, _machine(help="Where runs are kept.")] = Path("maldrop-runs")
-    fresh: Annotated[bool, _machine("--fresh", help="Train again even what is already there.")] = False
-    checkpoint_every: Annotated[
-        int | None,
-        _machine(
-            min=0,
-            help="Epochs between checkpoints, from which the same command goes on after a crash; 0: only when it is "
-            "interrupted. The default is 1 for compare and sweep, 0 for train.",
-        ),
-    ] = None
+class DataOptions:
+    data_dir: Path | None = setting(
+        None, "Where the files lie, or go; the default is a folder in your cache.", "Data and model"
+    )
 
 
 @dataclass(frozen=True)
-class ExecutionOptions:
-    """Where several runs are trained at a time, and what to do when one fails."""
-
-    workers: Annotated[
-        int | None, _workers(min=1, max=1024, help="Runs at a time, each in a process of its own; the default is 1.")
-    ] = None
-    executor: Annotated[str, _workers(help=f"Where runs are trained: {_names(Executor)}.")] = str(Executor.AUTO)
-    ray_address: Annotated[
-        str | None, _workers(help="Of a Ray cluster; by default RAY_ADDRESS, else one is started here.")
-    ] = None
-    cpus_per_run: Annotated[
-        float | None, _workers(min=0, help="Of ray: CPUs that a run needs; the default is its threads.")
-    ] = None
-    gpus_per_run: Annotated[
-        float | None,
-        _workers(min=0, help="Of ray: GPUs that a run needs, e.g. 0.25; the default is 1 with --device cuda."),
-    ] = None
-    retries: Annotated[
-        int | None,
-        _workers(
-            min=0,
-            help="How often to try a run again that failed; by default once where its worker was killed.",
-        ),
-    ] = None
-    fail_fast: Annotated[bool, _workers("--fail-fast", help="Stop at the first run that fails or diverges.")] = False
-
-
-@dataclass(frozen=True)
-class DeviceOptions:
-    """Where it runs."""
-
-    device: Annotated[str, _machine(help="auto, cpu, cuda, cuda:N or mps.")] = "auto"
-    threads: Annotated[int | None, _machine(min=1, max=1024, help="CPU threads; the default is torch's.")] = None
+class StoreOptions:
+    preset: Preset | None = setting(None, "Settings by name; flags given beside it win.", TRAINING)
+    out: Path = setting(Path("maldrop-runs"), "Where runs are kept.", MACHINE)
+    fresh: bool = setting(False, "Train again even what is already there.", MACHINE)
+    checkpoint_every: int | None = setting(
+        None,
+        "Epochs between checkpoints, from which the same command resumes after a crash; 0: only when it is "
+        "interrupted. The default is 1 for compare and sweep, 0 for train.",
+        RARE,
+    )
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What comes out."""
+    csv: Path | None = setting(None, "Write the table as CSV, at full precision.", OUTPUT)
+    json: Path | None = setting(None, "Write the table as JSON, at full precision.", OUTPUT)
+    format: Format = setting(Format.AUTO, "auto: rich on a terminal, else plain.", OUTPUT)
+    quiet: bool = setting(False, "No progress on stderr.", OUTPUT)
 
-    csv: Annotated[Path | None, _output(help="Write the table as CSV, at full precision.")] = None
-    json: Annotated[Path | None, _output(help="Write the table as JSON, at full precision.")] = None
-    format: Annotated[
-        str, _output(help="auto (rich on a terminal, else plain), rich, plain, markdown or latex (booktabs).")
-    ] = "auto"
-    quiet: Annotated[bool, _output("--quiet", "-q", help="No progress on stderr.")] = False
-
-
-PlotOption = Annotated[Path | None, _output(help=f"Draw a plot: a file that ends in {', '.join(PLOT_SUFFIXES)}.")]
+    def __post_init__(self) -> None:
+        for path in (self.csv, self.json):
+            if path is not None:
+                check_writable(path)
 
 
 @dataclass(frozen=True)
-class PlotOptions:
-    """A picture of the same runs."""
+class PlotFile:
+    plot: Path | None = setting(None, f"Draw a plot: a file that ends in {', '.join(PLOT_SUFFIXES)}.", OUTPUT)
 
-    plot: PlotOption = None
-    plot_kind: Annotated[
-        str | None,
-        _output(
-            help="learning (loss and accuracy by epoch), metric (a measurement by a setting) or time (accuracy by "
-            "training time); the default is learning, of sweep: metric."
-        ),
-    ] = None
-    metric: Annotated[str, _output(help=f"What the plots metric and time show: {_names(Metric)}.")] = str(
-        Metric.VAL_TOP1
+    def __post_init__(self) -> None:
+        if self.plot is not None:
+            if self.plot.suffix.lower() not in PLOT_SUFFIXES:
+                raise UsageError("plot", f"{self.plot} ends in none of {', '.join(PLOT_SUFFIXES)}; write e.g. plot.png")
+            check_writable(self.plot)
+
+
+@dataclass(frozen=True)
+class PlotOptions(PlotFile):
+    plot_kind: PlotKind | None = setting(
+        None,
+        "Loss and accuracy by epoch; a measurement by a setting; accuracy by training time; pass rates. The default is "
+        "learning, of sweep: metric.",
+        OUTPUT,
     )
-    x: Annotated[str, _output(help="Of the plot metric: the setting along the axis, any that is a number.")] = "rho"
+    metric: Metric = setting(Metric.VAL_TOP1, "What the plots metric and time show.", OUTPUT)
+    x: str = setting("rho", "Of the plot metric: the setting along the axis, any that is a number.", OUTPUT)
+
+    def __post_init__(self) -> None:
+        from maldrop_cli.analysis.settings import NUMERIC
+        from maldrop_cli.config import unknown_name
+
+        super().__post_init__()
+        if self.x not in NUMERIC:
+            raise UsageError("x", unknown_name("setting that is a number", self.x, list(NUMERIC)))
+        if self.plot_kind is not None and self.plot is None:
+            raise UsageError("plot-kind", "there is no plot without --plot FILE")
 
 
-RhoOption = Annotated[str, _variant(help="Neurons (channels, weights) to drop: a count, or a percentage of all.")]
-OmegaOption = Annotated[
-    str, _variant(help="Weight of the wrong classes: paper (1/(D-1)), classes (1/(C-1)) or a number.")
-]
-SelectorOption = Annotated[str, _variant(help=f"How maldrop chooses neurons: {_names(Selector)}.")]
-ScheduleOption = Annotated[str, _variant(help=f"How rho changes: {_names(Schedule)}.")]
-DropoutOption = Annotated[str, _variant("--dropout", "--dropouts", help=f"One of: {_names(Dropout)}.")]
-DropoutsOption = Annotated[str, _variant("--dropout", "--dropouts", help=f"Commas between any of: {_names(Dropout)}.")]
-DryRunOption = Annotated[
-    bool, _machine("--dry-run", help="Show what would be trained, with rho epoch by epoch, and train nothing.")
-]
-ConfigOption = Annotated[Path | None, _machine(help="Take settings from a TOML file; flags win.")]
-SaveConfigOption = Annotated[Path | None, _machine(help="Write what was set to a TOML file.")]
-RHO_DEFAULT = "6.25%"
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def flatten(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with each parameter that is one of the dataclasses above unfolded into its fields.
+def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
+    """The values of a setting of RunConfig or DataConfig, checked; UsageError for more than one, unless it may have
+    ``several``."""
+    if not isinstance(text, str):
+        values = [text]
+    elif name in ("rho", "rho_end"):
+        values = list(grammar.parse_axis(text, name))
+    elif name == "omega":
+        values = list(grammar.parse_omegas(text))
+    elif name == "shape":
+        values = [_shape(text)]
+    elif name == "fidelity_every":
+        values = [_fidelity(text)]
+    elif isinstance(kind := _SETTING_TYPES[name], type) and issubclass(kind, StrEnum):
+        values = [parse_name(kind, item, name) for item in words(text)]
+    elif kind is float:
+        values = list(grammar.parse_numbers(text, name))
+    else:
+        values = list(words(text))
+    if len(values) > 1 and name not in several:
+        where = f"; `maldrop sweep --{name}` takes several" if name in SWEPT else ""
+        raise UsageError(name, f"{text!r} names {len(values)} values, and this takes one{where}")
+    for value in values:
+        SETTINGS[name].check(SETTINGS[name].flag or name, value)
+    return values
 
-    The unfolded function takes three more arguments: ``ctx``, from which the dataclass ``Given`` is filled, and the
-    files of :mod:`maldrop_cli.cli.config_file`.
-    """
-    hints = typing.get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
-    parameters = [inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name in groups:
-            fields = typing.get_type_hints(groups[name], include_extras=True)
-            parameters += [
-                inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=field.default,
-                    annotation=fields[field.name],
-                )
-                for field in dataclasses.fields(groups[name])
-                if groups[name] is not Given
-            ]
-        else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
-    parameters += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-        for name, hint in (("config", ConfigOption), ("save_config", SaveConfigOption))
-    ]
 
-    @functools.wraps(command)
-    def flat(*, ctx: typer.Context, config: Path | None, save_config: Path | None, **values: Any) -> None:
-        names = frozenset(name for name in values if _by_hand(ctx, name))
-        if config is not None:
-            stored = config_file.read(config, ctx)
-            values |= {name: value for name, value in stored.items() if name not in names}
-            names |= stored.keys()
-        given = Given(names, tuple(ctx.obj or ()))
-        set_by_hand = {name: values[name] for name in names}
-        arguments: dict[str, Any] = {}
-        for name, group in groups.items():
-            own = {field.name: values.pop(field.name) for field in dataclasses.fields(group) if group is not Given}
-            arguments[name] = given if group is Given else group(**own)
-        if save_config is not None:
-            check_writable(save_config)
-        try:
-            command(**arguments, **values)
-        except UsageError:  # a file with a wrong setting helps nobody
-            save_config = None
-            raise
-        finally:
-            if save_config is not None:
-                config_file.save(save_config, names, set_by_hand, ctx)
+def words(text: str) -> list[str]:
+    """Commas between words, each once."""
+    return list(dict.fromkeys(item.strip() for item in text.split(",")))
 
-    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return flat
+
+def names(kind: type[StrEnum], text: str, setting: str) -> list[Any]:
+    """Commas between names, each once."""
+    return [parse_name(kind, item, setting) for item in words(text)]
+
+
+def positive(name: str, value: float) -> float:
+    """UsageError unless it is a finite number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(name, f"{value} is not a number above 0")
+    return value
+
+
+def _fidelity(text: str) -> int:
+    match = re.fullmatch(r"off|every=([1-9]\d*)", text.strip())
+    if not match:
+        raise UsageError("fidelity", f"{text!r} is neither 'off' nor 'every=N', a number of epochs; write e.g. every=5")
+    return int(match[1] or 0)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip().lower())
+    if not match:
+        raise UsageError("shape", f"{text!r} is not channels x height x width; write e.g. 3x32x32")
+    return int(match[1]), int(match[2]), int(match[3])
+
+
+# --- deriving flags --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Given:
-    """What was set: ``names`` of parameters, on the command line or by a file, as against those at their defaults, and
-    ``arguments``, the command line as typed."""
+class _Flag:
+    """An option of a command, before Typer."""
 
-    names: frozenset[str] = frozenset()
-    arguments: tuple[str, ...] = ()
+    name: str
+    setting: Setting
+    kind: Any
+    default: Any
+
+    @property
+    def enum(self) -> type[StrEnum] | None:
+        """Its kind of names, if it is one."""
+        kinds = typing.get_args(self.kind) if isinstance(self.kind, types.UnionType) else (self.kind,)
+        return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrEnum)), None)
+
+    def parameter(self) -> inspect.Parameter:
+        """For Typer: numbers that can't be swept, switches and paths by their type, all else as text."""
+        flags = [f"--{(self.setting.flag or self.name).replace('_', '-')}", *_ALIASES.get(self.name, ())]
+        native = {int, bool, Path, int | None, float | None, Path | None, str | None}
+        kind = self.kind if self.kind in native else str | None if self.default is None else str
+        names = "|".join(self.enum) if self.enum and len(self.enum) <= 5 else None
+        option = typer.Option(*flags, help=self.setting.help, rich_help_panel=self.setting.panel or None, metavar=names)
+        return _keyword(self.name, Annotated[kind, option], self.default)
+
+    def read(self, value: Any) -> Any:
+        """What Typer gave, as the field's type, checked."""
+        if isinstance(value, str) and self.enum:
+            value = parse_name(self.enum, value, self.name)
+        elif isinstance(value, str) and self.name == "x":
+            value = value.strip().replace("-", "_")
+        self.setting.check(self.name, value)
+        return value
 
 
-def _by_hand(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _setting_flags(names: Sequence[str], defaults: Mapping[str, str]) -> list[_Flag]:
+    fields_of = {each.name: each for kind in (DataConfig, RunConfig) for each in dataclasses.fields(kind)}
+    flags = []
+    for name in names:
+        default: Any = fields_of[name].default
+        kind = _SETTING_TYPES[name]
+        if name == "shape":
+            default = "x".join(map(str, default))
+        elif name == "horizon":
+            default, kind = None, int | None  # the number of epochs
+        elif kind not in (int, bool, int | None) or SETTINGS[name].text:
+            default, kind = SETTINGS[name].text or str(default), str
+        flags.append(_Flag(name, SETTINGS[name], kind, defaults.get(name, default)))
+    return flags
+
+
+def _group_flags(group: Any) -> list[_Flag]:
+    hints, flags = typing.get_type_hints(group), []
+    for each in dataclasses.fields(group):
+        default = str(each.default) if isinstance(each.default, StrEnum) else each.default
+        flags.append(_Flag(each.name, each.metadata["setting"], hints[each.name], default))
+    return flags
+
+
+CONFIG = Annotated[
+    Path | None,
+    typer.Option(
+        help="Take settings from a TOML file; flags win.",
+        rich_help_panel=MACHINE,
+        callback=config_file.use,
+        is_eager=True,
+    ),
+]
+SAVE_CONFIG = Annotated[Path | None, typer.Option(help="Write what was set to a TOML file.", rich_help_panel=MACHINE)]
+
+
+def command(
+    settings: Sequence[str] = (), several: Collection[str] = (), **defaults: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Unfold a function of dataclasses into one for Typer, with a flag for each field.
+
+    A parameter of type :class:`Settings` becomes the flags of the settings so named, of which some may have
+    ``several`` values; ``defaults`` replaces their own. The other parameters stay. Two flags are added, for
+    :mod:`maldrop_cli.cli.config_file`.
+    """
+
+    def unfold(function: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        groups: dict[str, list[_Flag]] = {}
+        own = []
+        for name, parameter in inspect.signature(function).parameters.items():
+            if hints[name] is Settings:
+                groups[name] = _setting_flags(settings, defaults)
+            elif dataclasses.is_dataclass(hints[name]):
+                groups[name] = _group_flags(hints[name])
+            else:
+                own.append(_keyword(name, hints[name], parameter.default))
+        flags = [flag.parameter() for group in groups.values() for flag in group]
+        main = [each for each in flags if each.name in MAIN]
+        rare = [flag.name for group in groups.values() for flag in group if flag.setting.panel == RARE]
+        rest = [each for each in flags if each not in main]
+        parameters = [
+            _keyword("ctx", typer.Context, inspect.Parameter.empty),
+            *main,
+            *own,
+            *(each for each in rest if each.name not in rare),
+            _keyword("config", CONFIG, None),
+            _keyword("save_config", SAVE_CONFIG, None),
+            *(each for each in rest if each.name in rare),
+        ]
+
+        @functools.wraps(function)
+        def flat(*, ctx: typer.Context, config: Path | None, save_config: Path | None, **texts: Any) -> None:
+            given = frozenset(name for name in texts if config_file.is_set(ctx, name))
+            saved = {name: texts[name] for name in given}
+            arguments: dict[str, Any] = {}
+            for name, group in groups.items():
+                values = {flag.name: texts.pop(flag.name) for flag in group}
+                if hints[name] is Settings:
+                    if values.get("horizon", 0) is None:
+                        del values["horizon"]
+                    read = {key: read_setting(key, text, several) for key, text in values.items()}
+                    arguments[name] = Settings(read, given)
+                else:
+                    arguments[name] = hints[name](**{flag.name: flag.read(values[flag.name]) for flag in group})
+            if save_config is not None:
+                check_writable(save_config)
+            try:
+                function(**arguments, **texts)
+            except UsageError:  # a file with a wrong setting helps nobody
+                save_config = None
+                raise
+            finally:
+                if save_config is not None:
+                    config_file.save(save_config, saved, ctx)
+
+        flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return flat
+
+    return unfold

@@ -2,96 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from maldrop_cli.cli.options import (
-    RHO_DEFAULT,
-    DeviceOptions,
-    DropoutOption,
-    DryRunOption,
-    Given,
-    OmegaOption,
-    OutputOptions,
-    RhoOption,
-    ScheduleOption,
-    SelectorOption,
-    SubjectOptions,
-    TrainingOptions,
+from maldrop_cli.cli.options import TRAINED, DataOptions, OutputOptions, Settings, StoreOptions, command
+from maldrop_cli.config import MACHINE, setting
+from maldrop_cli.executors import Execution, Machine
+from maldrop_cli.files import check_writable
+
+DRY_RUN = typer.Option(
+    "--dry-run", help="Show what would be trained, with rho by epoch; train nothing.", rich_help_panel=MACHINE
 )
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    save: Path | None = setting(None, "Write a checkpoint of the finished run.", MACHINE)
+    resume: Path | None = setting(
+        None, "Resume from a checkpoint of the same settings; --epochs may be larger.", MACHINE
+    )
+
+    def __post_init__(self) -> None:
+        if self.save:
+            check_writable(self.save)
+
+
+@command(TRAINED)
 def train(
-    subject: SubjectOptions,
-    training: TrainingOptions,
-    device: DeviceOptions,
+    settings: Settings,
+    data: DataOptions,
+    store: StoreOptions,
+    machine: Machine,
+    files: TrainOptions,
     output: OutputOptions,
-    given: Given,
-    dropout: DropoutOption = "maldrop",
-    rho: RhoOption = RHO_DEFAULT,
-    omega: OmegaOption = "paper",
-    schedule: ScheduleOption = "standard",
-    selector: SelectorOption = "heuristic",
-    seed: Annotated[int, typer.Option(help="Of weights, batch order and noise.", rich_help_panel="Training")] = 0,
-    save: Annotated[
-        Path | None, typer.Option(help="Write a checkpoint of the finished run.", rich_help_panel="Machine and records")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Go on from a checkpoint of the same settings; --epochs may be larger.",
-            rich_help_panel="Machine and records",
-        ),
-    ] = None,
-    dry_run: DryRunOption = False,
+    dry_run: Annotated[bool, DRY_RUN] = False,
 ) -> None:
     """Train one network: a table row an epoch, and a record on disk."""
-    from dataclasses import replace
-
-    from maldrop_cli.cli.output import check_output, present, stdout_encoding
-    from maldrop_cli.cli.settings import base_config, smooth_command
-    from maldrop_cli.cli.writable import check_writable
-    from maldrop_cli.config import Dropout, Schedule, Selector, parse_name, parse_omega
-    from maldrop_cli.sweep.grammar import parse_single
-
-    check_output(output)
-    if save:
-        check_writable(save)
-    config = replace(
-        base_config(subject, training, given),
-        dropout=parse_name(Dropout, dropout, "dropout"),
-        schedule=parse_name(Schedule, schedule, "schedule"),
-        omega=parse_omega(omega),
-        selector=parse_name(Selector, selector, "selector"),
-        seed=seed,
-    )
-    wanted, wanted_end = parse_single(rho, "rho"), parse_single(training.rho_end, "rho_end")
-
-    from maldrop_cli.cli.session import Session, head_of, sized
+    from maldrop_cli.cli.output import present
+    from maldrop_cli.cli.run import Session
+    from maldrop_cli.render.dry_run import dry_rows, plan_line, train_chart
     from maldrop_cli.render.masks import pass_rate_table
     from maldrop_cli.render.runs import epoch_rows, train_table
     from maldrop_cli.runs import checkpoint
-    from maldrop_cli.train import Keeping
+    from maldrop_cli.runs.runner import CheckpointPolicy
 
-    session = Session(subject, training, device, output)
-    head = head_of(config, subject)
-    config = sized(config, head, wanted, wanted_end)
-    start = checkpoint.read(resume) if resume else None
-    if start and resume:
-        if "horizon" not in given.names:
+    session = Session(settings, data, store, output, Execution(machine.device, machine.threads))
+    [config] = session.build()
+    start = checkpoint.read(files.resume) if files.resume else None
+    if start and files.resume:
+        if "horizon" not in settings.given:
             config = replace(config, horizon=start.config.horizon)
-        checkpoint.check_settings(resume, start, config)
+        checkpoint.check_settings(files.resume, start, config)
     if dry_run:
-        from maldrop_cli.render.dry_run import characters, dry_rows, plan_line, train_chart
-
         session.check([config])
-        notes = [plan_line(1, 1, 1, session.finished([config]), training.out, session.estimate([config]))]
-        chart = train_chart(config, head, characters(stdout_encoding()), notes)
-        present([chart], dry_rows([config], lambda config: head, {"seed": seed}), output)
+        notes = [plan_line(1, 1, 1, session.finished([config]), store.out, session.estimate([config]))]
+        rows = dry_rows([config], session.head, {"seed": config.seed})
+        present([train_chart(config, session.head(config), notes)], rows, output)
         return
-    records = session.carry_out([config], Keeping(training.checkpoint_every or 0, start, save))
-    tables = [train_table(records[0], smooth_command(given.arguments, schedule)), pass_rate_table(records[0])]
+    records = session.run([config], CheckpointPolicy(store.checkpoint_every or 0, start, files.save))
+    tables = [train_table(records[0]), pass_rate_table(records[0])]
     present([table for table in tables if table], epoch_rows(records), output)
     session.conclude(records)

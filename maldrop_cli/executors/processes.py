@@ -1,8 +1,8 @@
 """In processes of this machine, which may die: each trains one run after the other and reports over a pipe.
 
-Spawned, not forked: a fork would copy torch's threads in mid-work, and can't use CUDA. Pipes tell all there is to know:
-a job goes down, events come up; anything that comes down while a run is under way means "stop after this epoch"; the
-end of the pipe means that the process at its other end is dead.
+Spawned, not forked: a fork would copy torch's threads in mid-work, and can't use CUDA. All messages go through pipes: a
+job goes down, events come up; anything that comes down while a run is under way means "stop after this epoch"; the end
+of the pipe means that the process at its other end is dead.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from maldrop_cli.config import MaldropError
 from maldrop_cli.record import Status
-from maldrop_cli.sweep.job_queue import Ended, Event, Job, JobQueue, OpenWork
+from maldrop_cli.runs.events import Ended, Event, Job, OpenRunner, Stop
+from maldrop_cli.sweep.job_queue import JobQueue
 
 TICK_SECONDS = 0.2  # how long a signal may go unheeded
-STILLBORN = 5  # workers that die one after the other before they are ready: the next ones will, too
+MAX_FAILED_STARTS = 5  # workers that die one after the other before they are ready: the next ones will, too
 
 
 @dataclass
 class _Worker:
-    """``gpu``: what CUDA_VISIBLE_DEVICES is to be, None: as it is. ``job``: what is under way. ``leaves``: after a run
-    that raised, it ends of itself."""
+    """``gpu``: its CUDA_VISIBLE_DEVICES, None: as it is. ``job``: what is under way. ``leaves``: after a run that
+    raised, it ends of itself."""
 
     process: BaseProcess
     connection: Connection
@@ -40,61 +40,59 @@ class _Worker:
     told_to_stop: bool = False
     job: Job | None = None
 
+    def send(self, message: Job | None) -> None:
+        with suppress(OSError):  # a dead worker is noticed by the end of its pipe
+            self.connection.send(message)
 
-def processes(ledger: JobQueue, open_work: OpenWork, count: int, gpus: Sequence[str] = ()) -> None:
-    """Carry out all jobs of ``ledger`` in ``count`` processes, each with one of ``gpus``, in turn.
+
+def processes(queue: JobQueue, open_runner: OpenRunner, count: int, gpus: Sequence[str] = ()) -> None:
+    """Run all jobs of ``queue`` in ``count`` processes, each with one of ``gpus``, in turn.
 
     A worker that dies is replaced, and so is one whose run raised: its memory may be in any state. MaldropError where a
     worker can't go on at all: the data are gone, say, or the disk is full.
     """
-    start = partial(_start, open_work)
-    workers = [start(gpus[index % len(gpus)] if gpus else None) for index in range(count)]
-    stillborn = 0
+    workers = [_start(open_runner, gpus[index % len(gpus)] if gpus else None) for index in range(count)]
+    failed_starts = 0
     try:
         while workers:
             by_connection = {worker.connection: worker for worker in workers}
             for connection in wait(list(by_connection), timeout=TICK_SECONDS):
                 worker = by_connection[connection]  # type: ignore[index]
-                if _heard(worker, ledger):
-                    stillborn = 0 if worker.ready else stillborn
+                if _receive(worker, queue):
+                    failed_starts = 0 if worker.ready else failed_starts
                     continue
                 workers.remove(worker)
-                stillborn += not worker.ready
-                reason = _bury(worker)
+                failed_starts += not worker.ready
+                reason = _reap(worker)
                 if worker.job:
-                    ledger.died(worker.job, reason)
-                if stillborn == STILLBORN:
+                    queue.died(worker.job, reason)
+                if failed_starts == MAX_FAILED_STARTS:
                     raise MaldropError(f"workers end before they have begun: {reason}; --executor serial needs none")
-                if ledger.waiting and not ledger.stopping:
-                    workers.append(start(worker.gpu))
-            _hand_out(workers, ledger)
+                if queue.waiting and not queue.stopping:
+                    workers.append(_start(open_runner, worker.gpu))
+            _dispatch(workers, queue)
     finally:
         for worker in workers:
             worker.process.kill()
-            _bury(worker)
+            _reap(worker)
 
 
-def _hand_out(workers: list[_Worker], ledger: JobQueue) -> None:
-    """Give jobs to workers that have none, and send home those that are not needed any more."""
+def _dispatch(workers: list[_Worker], queue: JobQueue) -> None:
+    """Give jobs to workers that have none, and stop those that are not needed any more."""
     for worker in workers:
-        if worker.ready and not worker.job and not worker.leaves and (job := ledger.take()):
+        if worker.ready and not worker.job and not worker.leaves and (job := queue.take()):
             worker.job = job
-            _send(worker, job)
+            worker.send(job)
     busy = any(worker.job for worker in workers)
-    if ledger.stopping or not (ledger.waiting or busy):
+    if queue.stopping or not (queue.waiting or busy):
         for worker in workers:
             if not worker.told_to_stop:
                 worker.told_to_stop = True
-                _send(worker, None)
+                worker.send(None)
 
 
-def _send(worker: _Worker, message: Job | None) -> None:
-    with suppress(OSError):  # a dead worker is found out by the end of its pipe
-        worker.connection.send(message)
-
-
-def _heard(worker: _Worker, ledger: JobQueue) -> bool:
-    """Take in the next message of a worker; False when it is dead. MaldropError, if that is what it says."""
+def _receive(worker: _Worker, queue: JobQueue) -> bool:
+    """Handle the next message of a worker; False when it is dead. MaldropError, if that is the message."""
     try:
         message: Event | MaldropError | None = worker.connection.recv()
     except (EOFError, OSError):
@@ -105,13 +103,13 @@ def _heard(worker: _Worker, ledger: JobQueue) -> bool:
         worker.ready = True
     elif isinstance(message, Ended):
         worker.job, worker.leaves = None, message.record.status is Status.FAILED
-        ledger.ended(message)
+        queue.ended(message)
     else:
-        ledger.listener(message)
+        queue.tell(message)
     return True
 
 
-def _bury(worker: _Worker) -> str:
+def _reap(worker: _Worker) -> str:
     """Wait for the end of a worker; how it died."""
     worker.connection.close()
     worker.process.join()
@@ -132,10 +130,10 @@ def describe_exit(code: int) -> str:
     return f"its worker was killed by {name}{hint}"
 
 
-def _start(open_work: OpenWork, gpu: str | None) -> _Worker:
+def _start(open_runner: OpenRunner, gpu: str | None) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, open_work, gpu))
+    process = context.Process(target=_serve, args=(theirs, open_runner, gpu))
     with _ignoring_ctrl_c():
         process.start()
     theirs.close()  # so that the pipe ends with the worker
@@ -159,26 +157,24 @@ def _ignoring_ctrl_c() -> Iterator[None]:
 # --- in the worker ---------------------------------------------------------------------------------------------------
 
 
-def _serve(connection: Connection, open_work: OpenWork, gpu: str | None) -> None:
-    """Open the work, say so with None, and carry out jobs until None comes or the parent is dead."""
+def _serve(connection: Connection, open_runner: OpenRunner, gpu: str | None) -> None:
+    """Open the runner, say so with None, and run jobs until None comes or the parent is dead."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # in time: nothing has asked for a device yet
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):  # the parent is dead
         try:
-            _work(connection.recv, connection.send, connection.poll, open_work)
+            _work(connection.recv, connection.send, connection.poll, open_runner)
         except MaldropError as error:
             connection.send(error)
 
 
-def _work(
-    receive: Callable[[], Job | None], send: Callable[[Any], None], stop: Callable[[], bool], open_work: OpenWork
-) -> None:
-    work = open_work()
+def _work(receive: Callable[[], Job | None], send: Callable[[Any], None], stop: Stop, open_runner: OpenRunner) -> None:
+    train = open_runner()
     send(None)
     while job := receive():
-        end = work(job, send, stop)
+        end = train(job, send, stop)
         send(end)
         if end.record.status is Status.FAILED:
             return

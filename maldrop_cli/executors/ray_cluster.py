@@ -1,17 +1,20 @@
 """On a Ray cluster: one that is there, or one that is started on this machine for the length of the command.
 
-Every run is a task. Its machine needs maldrop and the data; where the folder of the runs is one that all machines
-share, a run can be taken up by another machine, else its record alone comes home. Events come by way of an actor.
+Every run is a task. Its machine needs maldrop and the data. Where all machines share the folder of the runs, another
+machine can resume a run; else its record alone is sent back. Events come through an actor.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from maldrop_cli.config import MaldropError, UsageError
-from maldrop_cli.sweep.job_queue import Ended, Event, Job, JobQueue, OpenWork, Work
+from maldrop_cli.runs.events import Ended, Event, Job, OpenRunner, Train
+from maldrop_cli.sweep.job_queue import JobQueue
 
 TICK_SECONDS = 0.2
 
@@ -37,7 +40,15 @@ class Mailbox:
         return self.stopped
 
 
-def connect(address: str | None) -> Any:
+class Needs(NamedTuple):
+    """Of a run."""
+
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
     """The module ``ray``, connected to the cluster at ``address`` (None: the one that RAY_ADDRESS names, else a new
     one). UsageError where Ray is not installed, MaldropError where no cluster answers."""
     try:
@@ -49,11 +60,15 @@ def connect(address: str | None) -> Any:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise MaldropError(f"no Ray cluster answers at {address or 'this machine'}: {reason}") from None
-    return ray
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
-def capacity(ray: Any, cpus: float, gpus: float) -> int:
-    """How many runs of so many CPUs and GPUs the cluster holds at a time; UsageError where it is none."""
+def capacity(ray: Any, needs: Needs) -> int:
+    """Concurrent runs that the cluster has room for; UsageError where it is none."""
+    cpus, gpus = needs
     there = ray.cluster_resources()
     fits = [int(there.get(name, 0) / each) for name, each in (("CPU", cpus), ("GPU", gpus)) if each > 0]
     if min(fits, default=1) < 1:
@@ -65,52 +80,52 @@ def capacity(ray: Any, cpus: float, gpus: float) -> int:
     return min(fits, default=1)
 
 
-def ray_cluster(ray: Any, ledger: JobQueue, open_work: OpenWork, count: int, cpus: float, gpus: float) -> None:
-    """Carry out all jobs of ``ledger``, ``count`` at a time, each with so many CPUs and GPUs.
+def ray_cluster(ray: Any, queue: JobQueue, open_runner: OpenRunner, count: int, needs: Needs) -> None:
+    """Run all jobs of ``queue``, ``count`` at a time, each with what it ``needs``.
 
-    Retries are the ledger's, as it knows checkpoints. MaldropError where a worker can't go on at all.
+    The queue retries, not Ray. MaldropError where a worker can't go on at all.
     """
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(carry_out)
+    task = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0)(run_job)
     under_way: dict[Any, Job] = {}
     told = False
     while True:
-        while len(under_way) < count and (job := ledger.take()):
-            under_way[task.remote(open_work, job, mailbox)] = job
+        while len(under_way) < count and (job := queue.take()):
+            under_way[task.remote(open_runner, job, mailbox)] = job
         if not under_way:
             return
         done, _ = ray.wait(list(under_way), timeout=TICK_SECONDS)
         for event in ray.get(mailbox.collect.remote()):
-            ledger.listener(event)
-        if ledger.stopping and not told:
+            queue.tell(event)
+        if queue.stopping and not told:
             told = True
             mailbox.stop.remote()
         for reference in done:
             job = under_way.pop(reference)
             try:
-                ledger.ended(ray.get(reference))
+                queue.ended(ray.get(reference))
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, MaldropError):
                     raise error.cause from None
                 reason = str(error.cause).strip().partition("\n")[0]
                 raise MaldropError(f"a Ray task raised {type(error.cause).__name__}: {reason}") from None
             except ray.exceptions.RayError as error:
-                ledger.died(job, f"its worker died ({type(error).__name__})")
+                queue.died(job, f"its worker died ({type(error).__name__})")
 
 
 # --- in a task -------------------------------------------------------------------------------------------------------
 
 
-def carry_out(open_work: OpenWork, job: Job, mailbox: Any) -> Ended:
+def run_job(open_runner: OpenRunner, job: Job, mailbox: Any) -> Ended:
     """A run, in a process that Ray keeps for the next one: the data are loaded once."""
     import ray
 
     def tell(event: Event) -> None:
         ray.get(mailbox.post.remote(event))
 
-    return opened(open_work)(job, tell, lambda: bool(ray.get(mailbox.stopping.remote())))
+    return _opened(open_runner)(job, tell, lambda: bool(ray.get(mailbox.stopping.remote())))
 
 
 @functools.lru_cache(maxsize=1)
-def opened(open_work: OpenWork) -> Work:
-    return open_work()
+def _opened(open_runner: OpenRunner) -> Train:
+    return open_runner()

@@ -82,6 +82,27 @@ def rhos_of(config: RunConfig, units: int) -> tuple[int, ...] | None:
     return tuple(rho_of(config, units, epoch, batch=0) for epoch in range(config.epochs))
 
 
+@dataclass(frozen=True)
+class EpochRho:
+    """rho in the batches of one epoch: the least, the most, and the mean to be expected."""
+
+    low: int
+    high: int
+    mean: float
+
+
+def rho_by_epoch(config: RunConfig, units: int) -> list[EpochRho]:
+    if not config.has_rho:
+        return []
+    if config.schedule is Schedule.RANDOMIZED:
+        return [EpochRho(0, units, units / 2)] * config.epochs
+    if config.schedule is Schedule.PERIODIC:
+        low = config.rho if config.period == 1 else 0
+        return [EpochRho(low, config.rho, config.rho / config.period)] * config.epochs
+    rhos = [rho_of(config, units, epoch, batch=0) for epoch in range(config.epochs)]
+    return [EpochRho(rho, rho, rho) for rho in rhos]
+
+
 Builder = Callable[[RunConfig, Head, "torch.Generator | None"], Regulariser]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 from maldrop_cli.config import RunConfig, Schedule
 from maldrop_cli.models.variants import Head, rho_of
 from maldrop_cli.render.runs import (
-    grid_columns,
-    identity,
+    FIRST,
+    FURTHER,
     is_annealed,
     name,
+    point_columns,
     saturation,
     schedule_settings,
-    settings,
+    setting_cells,
     settings_line,
 )
 from maldrop_cli.render.tables import Column, Table, number, plural
@@ -98,13 +100,13 @@ def dry_rows(points: Sequence[RunConfig], head: Heads, extra: Mapping[str, Any])
     """One row a point and epoch. ``extra``: columns that are the same in all rows."""
     return [
         {
-            **identity(config),
+            **setting_cells(config, FIRST),
             **extra,
             "epoch": epoch,
             "rho_min": each.low if each else None,
             "rho_max": each.high if each else None,
             "rho_mean": each.mean if each else None,
-            **settings(config),
+            **setting_cells(config, FURTHER),
             "hidden_width": head(config).width,
         }
         for config in points
@@ -115,8 +117,9 @@ def dry_rows(points: Sequence[RunConfig], head: Heads, extra: Mapping[str, Any])
 Heads = Callable[[RunConfig], Head]  # the last layer of a run
 
 
-def train_chart(config: RunConfig, head: Head, drawn: Characters, notes: Sequence[str] = ()) -> Table:
+def train_chart(config: RunConfig, head: Head, notes: Sequence[str] = (), drawn: Characters | None = None) -> Table:
     """One run: a bar for each stretch of epochs with the same rho."""
+    drawn = drawn or characters(getattr(sys.stdout, "encoding", None))
     units = head.units(config.unit)
     rhos = rho_by_epoch(config, units)
     starts = [epoch for epoch in range(config.epochs) if epoch == 0 or (rhos and rhos[epoch] != rhos[epoch - 1])]
@@ -136,15 +139,11 @@ def train_chart(config: RunConfig, head: Head, drawn: Characters, notes: Sequenc
 
 
 def sweep_chart(
-    points: Sequence[RunConfig],
-    head: Heads,
-    drawn: Characters,
-    title: str,
-    notes: Sequence[str] = (),
-    smoother: str = "",
+    points: Sequence[RunConfig], head: Heads, title: str, notes: Sequence[str] = (), drawn: Characters | None = None
 ) -> Table:
     """One row a point: rho at the first and the last epoch, and a sparkline or, where rho changes from batch to
-    batch, words. ``smoother``: as in :func:`saturation`."""
+    batch, words."""
+    drawn = drawn or characters(getattr(sys.stdout, "encoding", None))
     epochs = points[0].epochs
     at = (
         sorted({round(index * (epochs - 1) / (SPARK - 1)) for index in range(SPARK)})
@@ -153,18 +152,12 @@ def sweep_chart(
     )
     units = [head(config).units(config.unit) for config in points]
     series = [rho_by_epoch(config, each) for config, each in zip(points, units, strict=True)]
-    cells = [identity(config) for config in points]
     charts = [
         _per_batch(config, each) or spark([rhos[epoch].mean / each for epoch in at], drawn) if rhos else ""
         for config, rhos, each in zip(points, series, units, strict=True)
     ]
     columns = [
-        Column("dropout", [row["dropout"] for row in cells], left=True),
-        *grid_columns(points),
-        *(
-            Column(key, ["" if row[key] is None else str(row[key]) for row in cells], left=key != "rho")
-            for key in ("schedule", "omega", "rho")
-        ),
+        *point_columns(points),
         *(
             Column(f"rho @{epoch + 1}", [_short(rhos[epoch].mean) if rhos else "" for rhos in series])
             for epoch in sorted({0, epochs - 1})
@@ -180,9 +173,7 @@ def sweep_chart(
         for config, rhos, count in zip(points, series, units, strict=True)
         if is_annealed(config)
     ]
-    return Table(
-        f"Dry run: {title}", columns, [legend, *schedule_settings(points), *notes, *saturation(rates, smoother)]
-    )
+    return Table(f"Dry run: {title}", columns, [legend, *schedule_settings(points), *notes, *saturation(rates)])
 
 
 def plan_line(points: int, seeds: int, runs: int, done: int, out: object, left: str = "") -> str:

@@ -1,14 +1,13 @@
-"""What the masks were like, as tables: pass rates, turnover, and the harm they did on the probe batch."""
+"""Masks as tables: pass rates, turnover, and the loss increase on the probe batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.config import Unit
 from maldrop_cli.record import PROBED, EpochRow, RunRecord
-from maldrop_cli.render.tables import Column, Table, number, plural
+from maldrop_cli.render.tables import Column, Table, number, number_column, plural
 
 MEASURED = ("turnover", *PROBED, "fidelity")  # of EpochRow
 REPORTED = ("never_passed", "always_passed")  # of RunRecord
@@ -20,10 +19,10 @@ def epoch_columns(rows: Sequence[EpochRow]) -> list[Column]:
     if all(row.raised_mask is None for row in rows):
         return []
     return [
-        Column("raised by mask", [number(row.raised_mask, 3, sign=True) for row in rows]),
-        Column("by joint", [number(row.raised_joint, 3, sign=True) for row in rows]),
-        Column("ceiling", [number(row.raised_ceiling, 3, sign=True) for row in rows]),
-        Column("mask/joint %", [number(row.fidelity, 1) for row in rows]),
+        number_column("raised by mask", [row.raised_mask for row in rows], 3, sign=True),
+        number_column("by joint", [row.raised_joint for row in rows], 3, sign=True),
+        number_column("ceiling", [row.raised_ceiling for row in rows], 3, sign=True),
+        number_column("mask/joint %", [row.fidelity for row in rows], 1),
     ]
 
 
@@ -52,29 +51,29 @@ def pass_rate_table(run: RunRecord) -> Table | None:
     return Table(f"Pass rates of {units:,} {what}s over all of training", columns, notes)
 
 
-def mask_table(arms: Sequence[Arm], lead: Sequence[Column]) -> Table | None:
+def mask_table(arms: Sequence[Arm], id_columns: Sequence[Column]) -> Table | None:
     """One row an arm that counts what it drops, means over its seeds at the last epoch; None without such an arm.
 
-    ``lead``: the columns that say which arm it is.
+    ``id_columns``: those that say which arm it is.
     """
     rows = [row for row, arm in enumerate(arms) if arm.of_runs("never_passed").n]
     if not rows:
         return None
-    kept = [arms[row] for row in rows]
+    counting = [arms[row] for row in rows]
 
-    def means(field: str, digits: int, factor: float = 1.0, *, sign: bool = False) -> list[str]:
-        return [number(factor * arm.metric(field).mean, digits, sign=sign) for arm in kept]
+    def means(heading: str, field: str, digits: int, factor: float = 1.0, *, sign: bool = False) -> Column:
+        return number_column(heading, [factor * arm.metric(field).mean for arm in counting], digits, sign=sign)
 
     columns = [
-        *(replace(each, cells=[each.cells[row] for row in rows]) for each in lead),
-        Column("never passed", [number(arm.of_runs("never_passed").mean, 1) for arm in kept]),
-        Column("always", [number(arm.of_runs("always_passed").mean, 1) for arm in kept]),
-        Column("turnover %", means("turnover", 1, 100.0)),
-        Column("probe loss", means("probe_loss", 4)),
-        Column("raised by mask", means("raised_mask", 3, sign=True)),
-        Column("by joint", means("raised_joint", 3, sign=True)),
-        Column("ceiling", means("raised_ceiling", 3, sign=True)),
-        Column("mask/joint %", means("fidelity", 1)),
+        *(each.only(rows) for each in id_columns),
+        number_column("never passed", [arm.of_runs("never_passed").mean for arm in counting], 1),
+        number_column("always", [arm.of_runs("always_passed").mean for arm in counting], 1),
+        means("turnover %", "turnover", 1, 100.0),
+        means("probe loss", "probe_loss", 4),
+        means("raised by mask", "raised_mask", 3, sign=True),
+        means("by joint", "raised_joint", 3, sign=True),
+        means("ceiling", "raised_ceiling", 3, sign=True),
+        means("mask/joint %", "fidelity", 1),
     ]
     notes = [
         "never passed, always: neurons (of maldropconnect, weights), over all of training. turnover: the share of the "

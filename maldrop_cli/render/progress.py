@@ -1,4 +1,4 @@
-"""What goes on, on stderr: a live bar with the time left on a terminal, a plain line an epoch elsewhere."""
+"""Progress on stderr: a live bar with the time left on a terminal, a plain line an epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from maldrop_cli.record import EpochRow
+from maldrop_cli.config import RunConfig
+from maldrop_cli.record import EpochRow, Status
+from maldrop_cli.render.runs import name
 from maldrop_cli.render.tables import duration, number
+from maldrop_cli.runs.events import Ended, Event, Retried, Started, Trained, Waiting, Warned
 
 
-class Reporter:
-    """Counts epochs over all runs of a command, however many are trained at a time.
+class ProgressListener:
+    """Shows events, and counts epochs over all runs of a command, however many are trained at a time.
 
-    ``quiet`` says nothing but warnings. The time left is the time so far, divided by the epochs trained in it, times
-    those to go; reused epochs take none.
+    ``quiet`` shows warnings alone. The time left is the time so far, divided by the epochs trained in it, times those
+    to go; reused epochs take none. ``reused``: runs that were finished already; ``resumed``: job numbers.
     """
 
     def __init__(
         self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.console = console
-        self.quiet = quiet
-        self.clock = clock
-        self.total = self.done = self.trained = 0
+        self.console, self.quiet, self.clock = console, quiet, clock
+        self.total = self.done = self.trained = self.reused = 0
+        self.resumed: set[int] = set()
+        self.done_by_job: dict[int, int] = {}  # epochs
         self.began = 0.0
-        self.label = ""
         self.bar: Progress | None = None
         self.task: TaskID | None = None
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> ProgressListener:
         if self.console.is_terminal and not self.quiet:
             self.bar = Progress(
                 TextColumn("{task.description}"),
@@ -79,42 +81,62 @@ class Reporter:
         if self.bar:
             self.task = self.bar.add_task("epochs", total=epochs)
 
-    def restart_clock(self) -> None:
-        """What there was to do before the first epoch is done: it is not to be multiplied."""
-        self.began = self.clock()
+    def tell(self, event: Event) -> None:
+        """Show what a runner or an executor reports."""
+        match event:
+            case Started(job, epochs):
+                if not self.trained:
+                    self.began = self.clock()  # what was to do before the first epoch is not to be multiplied
+                self._update(label(job.config))
+                self._reach(job.number, epochs)
+                if epochs:
+                    self.resumed.add(job.number)
+            case Trained(job, row):
+                self.done_by_job[job.number] = row.epoch
+                self._epoch(row, label(job.config))
+            case Waiting(job):
+                self.warn(f"{label(job.config)}: another process trains it; waiting for its result")
+            case Ended(job, record, reused):
+                self.reused += reused
+                if record.status is not Status.UNFINISHED:
+                    self._reach(job.number, job.config.epochs)
+            case Retried(job, reason):
+                self.warn(f"{label(job.config)}: tried again, as {reason}")
+            case Warned(message):
+                self.warn(message)
 
-    def run(self, label: str) -> None:
-        """The next run."""
-        self.label = label
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, description=label)
+    def warn(self, message: str) -> None:
+        """A line that is always shown."""
+        self.console.print(f"maldrop: {message}", highlight=False, markup=False, soft_wrap=True)
 
-    def epoch(self, row: EpochRow, label: str | None = None) -> None:
-        """An epoch was trained; of the run ``label``, where several are under way."""
-        label = self.label if label is None else label
+    def _reach(self, job: int, epochs: int) -> None:
+        """So many epochs of a run need no training any more: fewer than before, where a killed worker lost some."""
+        self.done += epochs - self.done_by_job.get(job, 0)
+        self.done_by_job[job] = epochs
+        self._update()
+
+    def _epoch(self, row: EpochRow, run: str) -> None:
         self.done += 1
         self.trained += 1
-        if self.bar and self.task is not None:
-            text = f"{label}  top-1 {number(row.val_top1, 2)} %"
-            self.bar.update(self.task, completed=self.done, description=text)
+        if self.bar:
+            self._update(f"{run}  top-1 {number(row.val_top1, 2)} %")
             return
         left = (self.clock() - self.began) / self.trained * (self.total - self.done)
         self._line(
-            f"{label}, epoch {row.epoch}: train loss {number(row.train_loss, 4)}, "
+            f"{run}, epoch {row.epoch}: train loss {number(row.train_loss, 4)}, "
             f"val loss {number(row.val_loss, 4)}, top-1 {number(row.val_top1, 2)} %, "
             f"{number(row.train_seconds, 1)} s; {self.done}/{self.total}, about {duration(left)} left"
         )
 
-    def skip(self, epochs: int) -> None:
-        """Epochs that need no training: a reused run, or the rest of one that ended early."""
-        self.done += epochs
+    def _update(self, description: str | None = None) -> None:
         if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=self.done)
-
-    def warn(self, message: str) -> None:
-        """A line that is shown whatever happens."""
-        self.console.print(f"maldrop: {message}", highlight=False, markup=False, soft_wrap=True)
+            self.bar.update(self.task, completed=self.done, description=description)
 
     def _line(self, text: str) -> None:
         if not self.quiet:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def label(config: RunConfig) -> str:
+    """A run in few words."""
+    return f"{name(config)}, seed {config.seed}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.compare import Comparison
-from maldrop_cli.analysis.settings import order, settings_of, varying
+from maldrop_cli.analysis.settings import order, varying
 from maldrop_cli.record import RunRecord
 from maldrop_cli.render.runs import (
     arm_table,
@@ -24,19 +24,19 @@ DIGITS = 8  # of a data digest, where it is shown
 
 def in_order(arms: Sequence[Arm], by: Sequence[str]) -> list[Arm]:
     """By the values of the settings ``by``, then by all others: the same runs give the same table."""
-    further = varying([settings_of(arm.config) for arm in arms])
+    further = varying([arm.config.flat_settings() for arm in arms])
 
     def key(arm: Arm) -> tuple[object, ...]:
-        values = settings_of(arm.config)
+        values = arm.config.flat_settings()
         return (*(order(values.get(name)) for name in (*by, *further)), arm.data_digest)
 
     return sorted(arms, key=key)
 
 
-def identifying(arms: Sequence[Arm], by: Sequence[str]) -> list[Column]:
+def id_columns(arms: Sequence[Arm], by: Sequence[str]) -> list[Column]:
     """A column for each setting in ``by``, then one for each other that varies among the arms; empty where a setting
     has no effect. And the images, where those of one data set differ."""
-    several = [settings_of(arm.config) for arm in arms]
+    several = [arm.config.flat_settings() for arm in arms]
     names = list(dict.fromkeys([*by, *varying(several)]))
     if "dropout" not in names:
         names.insert(len(by), "dropout")
@@ -50,7 +50,7 @@ def report_tables(comparison: Comparison, by: Sequence[str]) -> list[Table]:
     """The arms, and where there is a baseline the verdicts."""
     arms = comparison.arms
     records = list({run.run_id: run for arm in arms for run in arm.runs.values()}.values())
-    lead = identifying(arms, by)
+    ids = id_columns(arms, by)
     notes = [
         "±: 95 % t-interval over seeds. × none: training time an epoch, against the arm without dropout that is alike "
         "in all else.",
@@ -60,11 +60,11 @@ def report_tables(comparison: Comparison, by: Sequence[str]) -> list[Table]:
     ]
     title = f"{plural(len(records), 'stored run')} in {plural(len(arms), 'arm')}: {shared_settings(arms)}"
     if comparison.label is None:
-        return [arm_table(comparison, title, notes, lead)]
+        return [arm_table(comparison, title, notes, ids)]
     if not any(comparison.differences):
         notes.append(f"Nothing to test: no arm is like one with {comparison.label} in all else, on the same images.")
-        return [arm_table(comparison, title, notes, lead)]
-    return [arm_table(comparison, title, notes, lead), verdict_table(comparison, lead)]
+        return [arm_table(comparison, title, notes, ids)]
+    return [arm_table(comparison, title, notes, ids), verdict_table(comparison, ids)]
 
 
 def mixed_data(records: Sequence[RunRecord]) -> list[str]:

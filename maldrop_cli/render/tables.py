@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import tabulate
 
-from maldrop_cli.config import MaldropError
+from maldrop_cli.analysis.stats import Interval
+from maldrop_cli.files import write_output
 from maldrop_cli.render.latex import table_environment
-
-TRY = "Try: "  # begins a note that ends in a command: never broken, so that it can be pasted
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,10 @@ class Column:
     heading: str
     cells: Sequence[str]
     left: bool = False
+
+    def only(self, rows: Iterable[int]) -> Column:
+        """Some of its rows."""
+        return replace(self, cells=[self.cells[row] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def show(tables: Sequence[Table], form: str, console: Console) -> None:
             continue
         console.print(rich_table)
         for note in table.notes:
-            console.print(Text(note), soft_wrap=note.startswith(TRY))
+            console.print(Text(note))
 
 
 def _unlimited(rich_table: RichTable, console: Console) -> Measurement:
@@ -119,28 +122,18 @@ def _rich(table: Table, console: Console) -> RichTable:
     return rich_table
 
 
-def write_files(rows: Sequence[dict[str, Any]], csv: Path | None, json_path: Path | None) -> None:
-    """The same rows, at full precision, as CSV and as a JSON list. MaldropError when a file can't be written."""
-    plain = [_plain(row) for row in rows]
-    for path, write in ((csv, _csv), (json_path, _json)):
-        if path is None:
-            continue
-        try:
-            path.write_text(write(plain), encoding="utf-8")
-        except OSError as error:
-            raise MaldropError(f"can't write {path}: {error.strerror or error}; the runs themselves are kept") from None
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """The rows at full precision. MaldropError when the file can't be written."""
     import pandas as pd  # here, as it takes a third of a second, and most tables are not written
 
     buffer = io.StringIO()
-    pd.DataFrame(rows, dtype=object).to_csv(buffer, index=False)
-    return buffer.getvalue()
+    pd.DataFrame([_plain(row) for row in rows], dtype=object).to_csv(buffer, index=False)
+    write_output(path, buffer.getvalue().encode())
 
 
-def _json(rows: Sequence[dict[str, Any]]) -> str:
-    return json.dumps(rows, indent=1) + "\n"
+def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """As :func:`write_csv`, a list of objects."""
+    write_output(path, (json.dumps([_plain(row) for row in rows], indent=1) + "\n").encode())
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +148,16 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no -0.00
+
+
+def number_column(heading: str, values: Iterable[float | None], digits: int, *, sign: bool = False) -> Column:
+    """A column of :func:`number`."""
+    return Column(heading, [number(value, digits, sign=sign) for value in values])
+
+
+def interval_column(heading: str, intervals: Iterable[Interval], *, sign: bool = False) -> Column:
+    """A column of means with half-widths, two decimals each."""
+    return Column(heading, [plus_minus(each.mean, each.half, 2, sign=sign) for each in intervals])
 
 
 def plus_minus(mean: float, half: float, digits: int, *, sign: bool = False) -> str:

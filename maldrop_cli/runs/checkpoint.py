@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 
-from maldrop_cli.config import SCHEMA, MaldropError, RunConfig, UsageError
+from maldrop_cli.config import SCHEMA, SETTINGS, MaldropError, RunConfig, UsageError
 from maldrop_cli.files import atomic_write
+from maldrop_cli.record import RunRecord
+from maldrop_cli.train import Training
 
-FORMAT = 1  # raise it whenever older checkpoints can't be gone on from
+FORMAT = 2  # raise it whenever older checkpoints can't be resumed
 _MARK = b"maldrop-sha256:"
 _TRAILER_BYTES = len(_MARK) + 64
 
@@ -33,6 +35,12 @@ class Checkpoint:
     device: str
     environment: dict[str, Any]
     training: dict[str, Any]
+
+    @classmethod
+    def of(cls, record: RunRecord, training: Training) -> Checkpoint:
+        """The checkpoint of a run under way, to be written before it trains on."""
+        where = dict(record.environment)
+        return cls(record.config, record.data_digest, training.device.type, where, training.state())
 
     @property
     def epochs(self) -> int:
@@ -72,10 +80,11 @@ def read(path: Path) -> Checkpoint:
 def check_settings(path: Path, checkpoint: Checkpoint, config: RunConfig) -> None:
     """UsageError, naming the first setting that differs, unless ``config`` goes on from ``checkpoint``. It may have
     more epochs, but no fewer than are done."""
-    there, here = _flat(checkpoint.config), _flat(config)
+    there, here = checkpoint.config.flat_settings(), config.flat_settings()
     for name in dict.fromkeys([*here, *there]):
         if name != "epochs" and there.get(name) != here.get(name):
-            flag, was, wanted = _flag(name), _shown(there.get(name)), _shown(here.get(name))
+            flag = (SETTINGS[name].flag or name).replace("_", "-")
+            was, wanted = _shown(there.get(name)), _shown(here.get(name))
             a_word = was[0].isalnum() and not isinstance(there[name], bool)
             remedy = f"; --{flag} {was} goes on from it" if a_word else ""
             raise UsageError(
@@ -103,17 +112,6 @@ def check_data(checkpoint: Checkpoint, digest: str, device: str) -> None:
             f"this checkpoint was made on {checkpoint.device}, {device} has other random numbers; "
             f"--device {checkpoint.device} goes on from it",
         )
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    """The settings that matter to a run, those of its data among the others, as they stand on a command line."""
-    identity = config.effective_settings()
-    data: dict[str, Any] = identity.pop("data")
-    return data | identity
-
-
-def _flag(name: str) -> str:
-    return {"fidelity_every": "fidelity"}.get(name, name.replace("_", "-"))
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,8 @@
 ``config.json`` (the settings and where it runs) is written first, ``epochs.jsonl`` grows by a line an epoch, and
 ``result.json``, the whole record, appears at the end in one piece, with a checksum. A folder without a result is an
 unfinished run; ``checkpoint.pt`` in it is what that goes on from. Whoever trains a run holds its lock, a lock of the
-operating system, which no process takes to its grave. ``points.jsonl`` beside the folders: see points.py.
+operating system, which ends with its process. A point of a sweep that has the run of another is kept as a record too,
+with ``trained_as``.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from maldrop_cli.config import SCHEMA, MaldropError
 from maldrop_cli.files import atomic_write
 from maldrop_cli.record import EpochRow, RunRecord, from_json, rows_from_json, to_json
-from maldrop_cli.runs.points import Shared
 
-Warn = Callable[[str], None]
+if TYPE_CHECKING:
+    from maldrop_cli.runs.checkpoint import Checkpoint
+
 LOCKS = ".locks"
-POINTS = "points.jsonl"
 POLL_SECONDS = 0.1
 
 
 class Store:
     """The runs in one folder. Every method raises MaldropError, one line, when the disk does not play along."""
 
-    def __init__(self, root: Path, warn: Warn = lambda message: None) -> None:
+    def __init__(self, root: Path, warn: Callable[[str], None] = lambda message: None) -> None:
         self.root = root
         self.warn = warn
 
@@ -80,7 +81,7 @@ class Store:
             if not rows:
                 self.checkpoint(record.run_id).unlink(missing_ok=True)
             _write(folder / "epochs.jsonl", "".join(map(_line, rows)))
-            _write(folder / "config.json", _sealed(record))
+            _write(folder / "config.json", _with_checksum(record))
 
     def append(self, run_id: str, row: EpochRow) -> None:
         """Add one epoch to a run under way."""
@@ -90,7 +91,7 @@ class Store:
     def finish(self, record: RunRecord) -> None:
         """Write the final record; of a run that has nothing left to train the checkpoint goes."""
         with self._explained():
-            _write(self.root / record.run_id / "result.json", _sealed(record))
+            _write(self.root / record.run_id / "result.json", _with_checksum(record))
             if record.finished:
                 self.checkpoint(record.run_id).unlink(missing_ok=True)
 
@@ -98,16 +99,18 @@ class Store:
         """Where the checkpoint of a run under way lies."""
         return self.root / run_id / "checkpoint.pt"
 
-    def keep_checkpoint(self, run_id: str, write: Callable[[Path], None]) -> None:
-        """Have ``write`` put a checkpoint in its place."""
+    def write_checkpoint(self, run_id: str, content: Checkpoint) -> None:
+        """Replace the checkpoint of a run under way."""
+        from maldrop_cli.runs import checkpoint  # imports torch, which a report does without
+
         with self._explained():
-            write(self.checkpoint(run_id))
+            checkpoint.write(self.checkpoint(run_id), content)
 
     def load(self, run_id: str) -> RunRecord | None:
         """A stored run, finished or not; None, after a warning if it is damaged, when there is nothing to read."""
-        return self._read(run_id, "result.json") or self.under_way(run_id)
+        return self._read(run_id, "result.json") or self.latest_try(run_id)
 
-    def under_way(self, run_id: str) -> RunRecord | None:
+    def latest_try(self, run_id: str) -> RunRecord | None:
         """As :meth:`load`, but what the latest try has come to, whatever an earlier one did."""
         record = self._read(run_id, "config.json")
         return record and replace(record, epochs=self._rows(self.root / run_id))
@@ -135,34 +138,15 @@ class Store:
             if record := self.load(name):
                 yield record
 
-    def add_points(self, points: Sequence[Shared]) -> None:
-        """Write down which points of a sweep have the runs of another; what is known already stays."""
-        if not points:
-            return
-        with self.lock(POINTS), self._explained():
-            known = dict.fromkeys(self._point_lines())
-            lines = known | dict.fromkeys(json.dumps({"schema": SCHEMA, **each.to_json()}) for each in points)
-            if lines != known:
-                _write(self.root / POINTS, "".join(f"{line}\n" for line in lines))
-
-    def points(self) -> list[Shared]:
-        """All that :meth:`add_points` was told; a damaged line is left out, after a warning."""
-        found = []
-        with self._explained():
-            lines = self._point_lines()
-        for number, line in enumerate(lines, 1):
-            try:
-                stored = json.loads(line)
-                if stored["schema"] == SCHEMA:
-                    found.append(Shared.from_json(stored))
-            except (ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
-                where = f"line {number} of {self.root / POINTS}"
-                self.warn(f"{where} is left out, as it is damaged ({type(error).__name__}: {error})")
-        return found
-
-    def _point_lines(self) -> list[str]:
-        path = self.root / POINTS
-        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    def write_alias(self, record: RunRecord) -> None:
+        """Keep a point of a sweep that was trained as another under its own id, unless it was trained itself."""
+        alias = record.config.run_id(record.data_digest)
+        stored = self.load(alias)
+        if stored is None or stored.trained_as:
+            with self._explained():
+                (self.root / alias).mkdir(exist_ok=True)
+                for name in ("config.json", "result.json"):
+                    _write(self.root / alias / name, _with_checksum(record))
 
     def _rows(self, folder: Path) -> tuple[EpochRow, ...]:
         """The whole lines of ``epochs.jsonl``; a line cut short by a kill ends them."""
@@ -189,7 +173,7 @@ def _line(row: EpochRow) -> str:
     return json.dumps(asdict(row)) + "\n"
 
 
-def _sealed(record: RunRecord) -> str:
+def _with_checksum(record: RunRecord) -> str:
     """A record as JSON, with its schema and a checksum over all the rest."""
     content = {"schema": SCHEMA, **to_json(record)}
     return json.dumps({**content, "checksum": _checksum(content)}, indent=1)

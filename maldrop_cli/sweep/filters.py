@@ -14,32 +14,15 @@ from enum import StrEnum
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.compare import Baseline, of_dropout
-from maldrop_cli.analysis.settings import OF_RUNS, SETTINGS, settings_of
-from maldrop_cli.config import (
-    Dataset,
-    Dropout,
-    Granularity,
-    PassRate,
-    Schedule,
-    Selector,
-    Unit,
-    UsageError,
-    nearest,
-    parse_name,
-)
+from maldrop_cli.analysis.settings import ARM_SETTINGS
+from maldrop_cli.config import DataConfig, Dropout, RunConfig, Unit, UsageError, nearest, parse_name
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.sweep.grammar import Quantity, parse_spans
 
 WITHOUT = "-"  # the value of a setting that has no effect
-NAMES: dict[str, type[StrEnum]] = {
-    "dataset": Dataset,
-    "dropout": Dropout,
-    "selector": Selector,
-    "granularity": Granularity,
-    "pass_rate": PassRate,
-    "schedule": Schedule,
-    "status": Status,
-}
+OF_RUNS = ("seed", "status", "data_digest")  # which runs can be chosen by beside the settings of their arm
+_DEFAULTS = {**vars(DataConfig()), **vars(RunConfig()), "status": Status.DONE}
+NAMES = {name: type(value) for name, value in _DEFAULTS.items() if isinstance(value, StrEnum)}
 WORDS = ("model", "shape", "deterministic", "data_digest")
 COUNTS = ("rho", "rho_end")  # which may be given as a percentage of the layer's width
 
@@ -65,18 +48,18 @@ def value_of(run: RunRecord, name: str) -> object:
         return run.status
     if name == "data_digest":
         return run.data_digest
-    return settings_of(run.config).get(name)
+    return run.config.flat_settings().get(name)
 
 
 def parse_by(text: str) -> list[str]:
     """The settings that ``--by`` names, each once."""
-    names = list(dict.fromkeys(_setting(item, "by", [*SETTINGS, "seed"]) for item in text.split(",")))
+    names = list(dict.fromkeys(_setting(item, "by", [*ARM_SETTINGS, "seed"]) for item in text.split(",")))
     if "seed" in names:
         raise UsageError("by", "runs are taken together over their seeds; without --by, each run has a row of its own")
     return names
 
 
-def parse_condition(text: str, flag: str, allowed: Sequence[str] = (*SETTINGS, *OF_RUNS)) -> Condition:
+def parse_condition(text: str, flag: str, allowed: Sequence[str] = (*ARM_SETTINGS, *OF_RUNS)) -> Condition:
     """UsageError for an unknown setting, with the nearest, and for a value that the setting can't have."""
     name, sign, values = text.partition("=")
     if not sign:
@@ -92,7 +75,7 @@ def parse_baseline(text: str) -> Baseline:
     """A variant, or ``SETTING=VALUE`` once or more, with commas between."""
     if "=" not in text:
         return of_dropout(parse_name(Dropout, text.strip(), "baseline"))
-    conditions = [parse_condition(item, "baseline", SETTINGS) for item in text.split(",")]
+    conditions = [parse_condition(item, "baseline", ARM_SETTINGS) for item in text.split(",")]
 
     def fits(arm: Arm) -> bool:
         run = next(iter(arm.runs.values()))

@@ -1,50 +1,66 @@
-"""Which runs a command asks for: pure functions from settings to an ordered list of run configs."""
+"""From the values of settings to an ordered plan of run configs: pure functions."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
 
-from maldrop_cli.config import FURTHER_SETTINGS, Dropout, Omega, RunConfig, Schedule, Selector
+from maldrop_cli.config import DataConfig, Dropout, Preset, RunConfig, apply_preset
+from maldrop_cli.models.variants import Head, check_variant, rho_by_epoch
+from maldrop_cli.record import RunRecord
+from maldrop_cli.sweep.grammar import Quantity
 
+Values = Mapping[str, Sequence[Any]]  # by setting of RunConfig or DataConfig; of rho and rho_end, Quantities
+Heads = Callable[[RunConfig], Head]  # the last layer of a run
 
-def arms(base: RunConfig, dropouts: Sequence[Dropout]) -> list[RunConfig]:
-    """One config for each dropout variant, alike in all else."""
-    return [replace(base, dropout=dropout) for dropout in dropouts]
-
-
-def subjects(base: RunConfig, dropouts: Sequence[Dropout], selectors: Sequence[Selector]) -> list[RunConfig]:
-    """What to time: ``none`` and ``vanilla``, then the others; ``maldrop`` with each of the selectors."""
-    references = (Dropout.NONE, Dropout.VANILLA)
-    plan = []
-    for dropout in [*references, *(each for each in dropouts if each not in references)]:
-        if dropout is Dropout.MALDROP:
-            plan += [replace(base, dropout=dropout, selector=selector) for selector in selectors]
-        else:
-            plan.append(replace(base, dropout=dropout))
-    return plan
+# From the slowest to the fastest: the settings of which a command may take several values.
+NESTING = ("dataset", "model", "lr", "p", "dropout", "selector", "schedule", "omega", "rho")
+REFERENCES = (Dropout.NONE, Dropout.VANILLA)
+_OF_DATA = {each.name for each in fields(DataConfig)}
+_RHO_SETTINGS = ("rho", "schedule", "period", "rate", "rho_end", "horizon")  # from which rho follows in each batch
 
 
-def grid(
-    variants: Sequence[tuple[RunConfig, Sequence[int]]], schedules: Sequence[Schedule], omegas: Sequence[Omega]
+def build(
+    values: Values,
+    head: Heads,
+    preset: Preset | None = None,
+    given: frozenset[str] = frozenset(),
+    references: Sequence[Dropout] = (),
 ) -> list[RunConfig]:
-    """Every combination, rho varying fastest; combinations that differ only in a setting without effect come once.
+    """Every combination of ``values``, finished and checked; of those alike in all that has an effect, the first.
 
-    ``variants``: each with its rhos, numbers of the neurons, channels or weights that it drops.
+    ``preset``: fills the settings that are not ``given``. ``references``: variants of each combination that come before
+    all others. Raises UsageError for a setting that does not fit its model or variant.
     """
-    points = [
-        replace(variant, schedule=schedule, omega=omega, rho=rho)
-        for variant, rhos in variants
-        for schedule, omega, rho in itertools.product(schedules, omegas, rhos)
+    names = [*(name for name in values if name not in NESTING), *(name for name in NESTING if name in values)]
+    combinations = [
+        dict(zip(names, each, strict=True)) for each in itertools.product(*(values[name] for name in names))
     ]
-    return distinct(points)
+    before = [combination | {"dropout": each} for combination in combinations for each in references]
+    configs: list[tuple[RunConfig, dict[str, Quantity]]] = []
+    for combination in [*before, *combinations]:
+        rhos: dict[str, Quantity] = {name: combination.pop(name) for name in ("rho", "rho_end") if name in combination}
+        data = DataConfig(**{name: combination.pop(name) for name in list(combination) if name in _OF_DATA})
+        config = RunConfig(data=data, **combination)
+        if preset:
+            config = apply_preset(preset, config, given)
+        if "horizon" not in combination:
+            config = replace(config, horizon=config.epochs)
+        configs.append((config, rhos))
+    return distinct([resolve_rho(config, head, rhos) for config, rhos in configs])
 
 
-def with_references(bases: Sequence[RunConfig], points: Sequence[RunConfig]) -> list[RunConfig]:
-    """``none`` and ``vanilla`` of each base before the points, unless they are among them."""
-    references = [each for base in bases for each in arms(base, (Dropout.NONE, Dropout.VANILLA))]
-    return distinct([*references, *points])
+def resolve_rho(config: RunConfig, head: Heads, rhos: Mapping[str, Quantity]) -> RunConfig:
+    """``config`` with ``rhos``, of rho and rho_end, as numbers of what its variant drops. UsageError where there are
+    too few of these, or none."""
+    check_variant(replace(config, rho=0), head(config))
+    if not config.has_rho:
+        return config
+    units = head(config).units(config.unit)
+    counts: dict[str, Any] = {name: each.count(units, name, config.unit) for name, each in rhos.items()}
+    return replace(config, **counts)
 
 
 def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
@@ -55,25 +71,36 @@ def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return list(unique.values())
 
 
-Sequences = Callable[[RunConfig], Hashable]  # what a run drops, batch by batch; None: nobody knows beforehand
-_WHAT_RHO_COMES_FROM = {"rho", "schedule", *(name for names in FURTHER_SETTINGS["schedule"].values() for name in names)}
-
-
-def trained_once(points: Sequence[RunConfig], sequence: Sequences) -> list[RunConfig]:
-    """For each point, the first one whose runs would be the same: alike in all but where rho comes from, and with the
+def trained_as(points: Sequence[RunConfig], head: Heads) -> list[RunConfig]:
+    """For each point, the first one whose runs would be the same: alike in all but the settings of rho, and with the
     same rho in every batch. In ``forward``, these are all points beyond saturation."""
     first: dict[Hashable, RunConfig] = {}
-    for point in points:
-        first.setdefault(_same_runs(point, sequence), point)
-    return [first[_same_runs(point, sequence)] for point in points]
+    keys = [_same_runs(point, head) for point in points]
+    for key, point in zip(keys, points, strict=True):
+        first.setdefault(key, point)
+    return [first[key] for key in keys]
 
 
-def _same_runs(point: RunConfig, sequence: Sequences) -> Hashable:
-    rhos = sequence(point) if point.has_rho else None
-    identity = point.effective_settings()
-    if rhos is not None:
-        identity = {name: value for name, value in identity.items() if name not in _WHAT_RHO_COMES_FROM}
-    return repr(identity), rhos
+def aliases(points: Sequence[RunConfig], trained: Sequence[RunConfig], records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records of the points that were ``trained`` as another: those of the other under their own settings."""
+    runs: dict[str, list[RunRecord]] = {}
+    for record in records:
+        runs.setdefault(replace(record.config, seed=0).run_id(""), []).append(record)
+    return [
+        replace(record, config=replace(point, seed=record.config.seed), trained_as=record.config)
+        for point, other in zip(points, trained, strict=True)
+        if point != other
+        for record in runs.get(replace(other, seed=0).run_id(""), ())
+    ]
+
+
+def _same_runs(point: RunConfig, head: Heads) -> Hashable:
+    effective = point.effective_settings()
+    rhos = rho_by_epoch(point, head(point).units(point.unit))
+    if any(each.low != each.high for each in rhos):  # it changes within an epoch
+        return repr(effective)
+    rest = {name: value for name, value in effective.items() if not (rhos and name in _RHO_SETTINGS)}
+    return repr(rest), tuple(each.low for each in rhos)
 
 
 def over_seeds(configs: Sequence[RunConfig], seeds: Sequence[int], *, rotate: bool = False) -> list[RunConfig]:

@@ -1,0 +1,197 @@
+"""Train runs, or reuse stored ones: locks, checkpoints, resuming, and records of what failed."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from maldrop_cli.config import DataConfig, MaldropError, RunConfig
+from maldrop_cli.data.load import ImageData, load
+from maldrop_cli.machine import use_machine
+from maldrop_cli.record import EpochRow, RunRecord, Status, rows_from_json
+from maldrop_cli.runs import checkpoint
+from maldrop_cli.runs.checkpoint import Checkpoint
+from maldrop_cli.runs.events import Ended, Job, Started, Stop, Tell, Train, Trained, Waiting, Warned
+from maldrop_cli.runs.store import Store
+from maldrop_cli.train import Training, start_record, train_run
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """Which checkpoints are written. ``every``: one in the run's folder after so many epochs, and when it is stopped;
+    0: only then. ``start``: one to resume from, unless a later one lies in the folder. ``save``: the path for one of
+    the finished run."""
+
+    every: int = 0
+    start: Checkpoint | None = None
+    save: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunnerSpec:
+    """What a runner needs, to be sent to another process. ``digest``: of the data. ``threads``: CPU threads of a run,
+    None: torch's default. ``fresh``: train again what is finished. ``workers``: concurrent runs, for the records."""
+
+    data: DataConfig
+    data_dir: Path | None
+    digest: str
+    device: str
+    threads: int | None
+    out: Path
+    fresh: bool = False
+    checkpoints: CheckpointPolicy = CheckpointPolicy()
+    workers: int = 1
+
+    def open(self) -> Train:
+        """Load the data and find the device."""
+        device = use_machine(self.device, self.threads)
+        return Runner(self, load(self.data, self.data_dir), device).train
+
+
+class Runner:
+    """Maps configs to records, on one data set and one device."""
+
+    def __init__(self, spec: RunnerSpec, data: ImageData, device: torch.device) -> None:
+        self.spec, self.data, self.device = spec, data, device
+        self.store = Store(spec.out)
+
+    @functools.cached_property
+    def _data_on_device(self) -> ImageData:
+        return self.data.to(self.device)
+
+    def blank(self, config: RunConfig) -> RunRecord:
+        """The record of a run that has not begun."""
+        return start_record(config, self.data, self.spec.digest, self.device, self.spec.workers)
+
+    def finished(self, config: RunConfig) -> RunRecord | None:
+        """The stored record, if the run was trained and nothing is left to train."""
+        stored = self.store.load(config.run_id(self.spec.digest))
+        return stored if stored and stored.finished and not stored.trained_as else None
+
+    def train(self, job: Job, tell: Tell, stop: Stop) -> Ended:
+        """The stored run if it is finished, else a new one, resumed from its checkpoint.
+
+        ``fresh`` trains again; a retry of the same command resumes all the same. A checkpoint to save can't be had
+        without training either. While another process trains the run, this waits for it, if the job says so, else it
+        ends at once with a record of no epochs. A run that raises, for want of memory say, becomes a record with the
+        status ``failed`` and the reason; its checkpoint stays. MaldropError where the disk fails.
+        """
+        spec, policy = self.spec, self.spec.checkpoints
+        self.store.warn = lambda message: tell(Warned(message))
+        again = spec.fresh or policy.save is not None
+        if not again and (stored := self.finished(job.config)):
+            return Ended(job, stored, True)
+        record = self.blank(job.config)
+        lock = self.store.lock(record.run_id, give_up=_now)
+        if job.wait:
+            lock = self.store.lock(record.run_id, lambda: tell(Waiting(job)), stop)
+        with lock as locked:
+            if not locked:
+                return Ended(job, record, False)
+            if not again and (stored := self.finished(job.config)):
+                return Ended(job, stored, True)
+            stored_start = self._stored_checkpoint(record.run_id) if not spec.fresh or job.attempt else None
+            start = max(filter(None, (policy.start, stored_start)), key=lambda each: each.epochs, default=None)
+            if start:
+                record = _mark_moved(record, start)
+            rows = rows_from_json(start.training["rows"]) if start else ()
+            self.store.start(record, rows)
+            tell(Started(job, len(rows)))
+            return Ended(job, self._train(record, start, job, tell, stop), False)
+
+    def _train(self, record: RunRecord, start: Checkpoint | None, job: Job, tell: Tell, stop: Stop) -> RunRecord:
+        """Train the run, whose lock is held, and store everything as it comes."""
+        policy, store, last = self.spec.checkpoints, self.store, start
+
+        def on_epoch(row: EpochRow) -> None:
+            store.append(record.run_id, row)
+            tell(Trained(job, row))
+
+        def after_epoch(training: Training) -> bool:
+            nonlocal last
+            stopping, final = stop(), training.done == record.config.epochs
+            due = bool(policy.every) and training.done % policy.every == 0
+            if policy.save if final else due or stopping:
+                last = Checkpoint.of(record, training)
+                if not final:
+                    store.write_checkpoint(record.run_id, last)
+            return stopping
+
+        try:
+            state = start.training if start else None
+            ended = train_run(record, self._data_on_device, self.device, on_epoch, state=state, after_epoch=after_epoch)
+        except (MaldropError, OSError):  # the disk, or a listener: no fault of this run
+            raise
+        except Exception as error:
+            return self._store_failure(record, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        if ended.status is Status.UNFINISHED:
+            return ended
+        store.finish(ended)
+        if policy.save and ended.status is Status.DONE and last:
+            _save(policy.save, replace(last, config=ended.config))
+        return ended
+
+    def record_failure(self, config: RunConfig, reason: str) -> RunRecord:
+        """The record of a run whose worker died once too often. Nothing is written while another process trains it;
+        nor if one has finished it, unless a fresh one was asked for."""
+        record = self.blank(config)
+        with self.store.lock(record.run_id, give_up=_now) as locked:
+            if not self.spec.fresh and (stored := self.finished(config)):
+                return stored
+            if not locked:
+                return replace(record, status=Status.FAILED, reason=reason)
+            stored = self.store.load(record.run_id)
+            if stored is None or stored.trained_as:
+                self.store.start(record)
+            return self._store_failure(record, reason)
+
+    def store_remote(self, record: RunRecord) -> None:
+        """Keep the record of a run whose worker, on another machine, does not share our folder."""
+        if record.status is not Status.UNFINISHED and self.store.load(record.run_id) is None:
+            self.store.start(record, record.epochs)
+            self.store.finish(record)
+
+    def _store_failure(self, record: RunRecord, reason: str) -> RunRecord:
+        """The record of a run that failed after the epochs that are stored, stored in its turn."""
+        failed = replace(self.store.latest_try(record.run_id) or record, status=Status.FAILED, reason=reason)
+        self.store.finish(failed)
+        return failed
+
+    def _stored_checkpoint(self, run_id: str) -> Checkpoint | None:
+        """The checkpoint in the folder of a run; None, after a warning if one is there, when it can't be resumed."""
+        path = self.store.checkpoint(run_id)
+        if not path.exists():
+            return None
+        try:
+            found = checkpoint.read(path)
+            if found.config.run_id(found.data_digest) != run_id:
+                raise MaldropError(f"the checkpoint {path} is that of another run")
+            if found.device != self.device.type:
+                raise MaldropError(f"the checkpoint {path} was made on {found.device}, this is {self.device.type}")
+        except MaldropError as error:
+            self.store.warn(f"{error}: the run starts over")
+            return None
+        return found
+
+
+def _now() -> bool:
+    """Give up at once."""
+    return True
+
+
+def _mark_moved(record: RunRecord, start: Checkpoint) -> RunRecord:
+    """``record``, marked if its first epochs were trained on another machine: their times are not to be compared."""
+    moved = replace(record, environment=start.environment).machine != record.machine
+    return replace(record, environment={**record.environment, "moved": True}) if moved else record
+
+
+def _save(path: Path, content: Checkpoint) -> None:
+    """Write the checkpoint of a finished run; MaldropError, one line, when the disk fails."""
+    try:
+        checkpoint.write(path, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise MaldropError(f"the checkpoint can't be written to {path} ({reason}); the run itself is kept") from None
