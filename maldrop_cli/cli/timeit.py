@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,13 +16,6 @@ from maldrop_cli.cli.options import (
     RhoOption,
     SubjectOptions,
 )
-
-if TYPE_CHECKING:
-    from maldrop_cli.config import RunConfig
-    from maldrop_cli.mask_metrics import Fidelity
-    from maldrop_cli.timing import Measured
-    from maldrop_cli.timing.naive import NaiveTiming
-    from maldrop_cli.timing.timings import ScalePoint, Timing
 
 _PANEL = "Timing"
 AXES = ("classes", "width", "batch", "rho")
@@ -84,9 +75,7 @@ def timeit(
     """Time a training step with each variant, interleaved; with --naive, beside the paper's per-neuron loops."""
     import math
     import os
-    import time
     from dataclasses import replace
-    from statistics import median
 
     from maldrop_cli.cli.output import check_output, check_plot_file, present
     from maldrop_cli.cli.settings import parse_names, subject_config
@@ -115,81 +104,92 @@ def timeit(
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty,
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported
+    import torch
     from rich.console import Console
 
     from maldrop_cli import machine as devices
     from maldrop_cli.cli.session import head_of, sized
     from maldrop_cli.data import load as datasets
+    from maldrop_cli.data.load import Split
+    from maldrop_cli.mask_metrics import probe_images
     from maldrop_cli.models import check_batches
     from maldrop_cli.models.variants import check_variant
     from maldrop_cli.record import describe_machine, environment
+    from maldrop_cli.render import timings as render
     from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.timings import phase_table, tables, timing_rows
-    from maldrop_cli.timing import Setting, measure, naive, peak_mib, subjects
-    from maldrop_cli.timing import harm as measure_harm
-    from maldrop_cli.timing import phases as measure_phases
-    from maldrop_cli.timing import scaling as measure_scale
-    from maldrop_cli.timing.timings import doubts
+    from maldrop_cli.timing import scaling
+    from maldrop_cli.timing.cases import Setting
+    from maldrop_cli.timing.phases import phases as time_phases
+    from maldrop_cli.timing.timings import other_work, time_cases, warnings, with_fidelity
+    from maldrop_cli.train import Training
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     where = devices.prepare(device.device, device.threads)
     shape, classes = datasets.describe(config.data, subject.data_dir)
+    setting = Setting(shape, classes, where, layer=layer, bf16=amp == "bf16", compiled=compiled)
     head = head_of(config, subject)
     check_batches(config, shape, 2 * config.batch_size)
     configs = [sized(each, head, wanted) for each in subject_configs(config, dropouts, selectors)]
     for each in configs:
         check_variant(each, head)
-    config = next((each for each in configs if each.has_rho), configs[0])  # whose rho the titles tell
     machine = environment(str(where), devices.device_name(where), devices.threads())
-    setting = Setting(shape, classes, where, layer=layer, bf16=amp == "bf16", compiled=compiled)
-    with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
-        if scale is not None:
-            config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
-            size = measure_scale.Size(classes, head.width, config.batch_size, config.rho)
-            points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
-            fixed = size.without(scale) | {"granularity": str(config.granularity)}
-            _present_scale(points, scale, fixed, machine, load, output, plot)
-            return
-        timed = subjects(configs, setting)
-        measured = measure(
-            timed,
-            where,
-            (str(Dropout.NONE), str(Dropout.VANILLA)),
+    reporter = Reporter(Console(stderr=True), quiet=output.quiet)
+    if scale is not None:
+        config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
+        sizes = {"classes": classes, "width": head.width, "batch": config.batch_size, "rho": config.rho}
+        with reporter:
+            points = scaling.scale(config, selectors, scale, sizes, where, budget=budget, tick=reporter.preparing)
+        fits = scaling.exponents(points)
+        fixed = {**sizes, "granularity": config.granularity}
+        del fixed[scale]
+        rows = render.scale_rows(points, fits, scale, fixed, machine)
+        words = ", ".join(f"{name} {value}" for name, value in fixed.items())
+        present([render.scale_table(rows, words, other_work(load))], rows, output)
+        if plot is not None:
+            from maldrop_cli.plots import save
+            from maldrop_cli.plots.scale import scale as draw
+
+            title = render.SCALE_TITLE.format(scale)
+            save(draw(points, fits, scale, title, f"{words}; {describe_machine(machine)}"), plot)
+        return
+    with reporter:
+        timings = time_cases(
+            configs,
+            setting,
             rounds=rounds,
             precision=precision / 100,
             budget=budget,
+            naive=with_naive,
             tick=reporter.preparing,
         )
-        peaks = {each.name: peak_mib(each.step, where) for each in timed}
-        found: Mapping[str, Fidelity] = {}
         if not no_harm:
             try:
                 data = datasets.load(config.data, subject.data_dir, reporter.preparing, reporter.warn)
-                seconds = median(measured.samples[str(Dropout.NONE)])
-                found = measure_harm.harm(configs, data, where, int(budget / seconds) * config.batch_size)
+                steps = int(1000 * budget / timings[0].samples.median_ms)
+                order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(0))
+                index = order[: max(steps * config.batch_size, 1)]
+                part = replace(data, train=Split(data.train.images[index], data.train.labels[index])).to(where)
+                training = Training(replace(configs[0], epochs=1), part, where)  # of `none`
+                training.epoch()
+                probe = probe_images(data.train).to(where)
+                timings = with_fidelity(timings, setting, training.model, training.normalise, probe)
             except MaldropError as error:
-                reporter.warn(f"no harm beside the times: {error}")
-        slow = naive.naive_timings(configs, setting, budget / 10) if with_naive else {}
-
-    timings = _timings(configs, measured, peaks, found, slow)
-    how = {"what": "layer" if layer else "step", "amp": amp, "compiled": compiled}
-    rows = timing_rows(timings, config, machine, how)
-    notes = doubts(
-        timings,
-        widest=measured.widest,
-        precision=precision / 100,
-        budget_spent=measured.budget_spent,
-        sample_seconds=measured.sample_seconds,
-        resolution=time.get_clock_info("perf_counter").resolution,
-        load=load,
+                reporter.warn(f"no loss increase beside the times: {error}")
+    rows = render.timing_rows(timings, setting, machine)
+    asked = precision / 100 if rounds is None else math.inf
+    shown = render.tables(
+        rows,
+        next((each for each in configs if each.has_rho), configs[0]),
+        setting,
+        machine,
+        naive=with_naive,
+        notes=warnings(timings, precision=asked, load=load),
     )
-    what = "The last layer" if layer else "A training step"
-    shown = tables(rows, config, shape, machine, naive=with_naive, what=what, notes=notes)
     if phases:
-        shown.append(phase_table(measure_phases.phases(configs, setting, len(timings[0].samples))))
+        shown.append(render.phase_table(time_phases(configs, setting, rows[0]["n_samples"])))
     raw = [
-        row | {"samples_ms": [1000 * each for each in timing.samples], "device_samples_ms": timing.device_ms}
-        for row, timing in zip(rows, timings, strict=True)
+        row | {"samples_ms": [1000 * each for each in own.seconds], "device_samples_ms": own.device_ms}
+        for row, own in zip(rows, (timing.samples for timing in timings), strict=True)
     ]
     present(shown, rows, output, raw)
     if plot is not None:
@@ -197,77 +197,3 @@ def timeit(
         from maldrop_cli.plots.ratios import ratios
 
         save(ratios(rows, shown[0].title, describe_machine(machine)), plot)
-
-
-def _timings(
-    configs: Sequence[RunConfig],
-    measured: Measured,
-    peaks: Mapping[str, float],
-    harm: Mapping[str, Fidelity],
-    slow: Mapping[str, NaiveTiming],
-) -> list[Timing]:
-    """What was measured, by subject; the per-neuron forms after the fast one whose step they are added to."""
-    import math
-
-    from maldrop_cli.config import Dropout
-    from maldrop_cli.timing import naive, name_of
-    from maldrop_cli.timing.timings import Timing
-
-    timings = []
-    for each in configs:
-        name = name_of(each)
-        done = harm.get(name)
-        timings.append(
-            Timing(
-                name,
-                measured.samples[name],
-                peaks[name],
-                raised=done.mask if done else None,
-                harm_of_joint=done.of_joint if done else None,
-                mask_of_joint=done.agreement if done else None,
-                rho=each.effective_settings().get("rho"),
-                granularity=each.effective_settings().get("granularity"),
-                device_ms=measured.device_ms.get(name),
-            )
-        )
-        if each.dropout is Dropout.MALDROP:
-            timings += [
-                Timing(
-                    form,
-                    [step + extra for step, extra in zip(measured.samples["none"], timing.seconds, strict=False)],
-                    math.nan,
-                    timing.agreement,
-                    timing.neurons,
-                    rho=each.rho,
-                    granularity=each.granularity,
-                )
-                for form, timing in slow.items()
-                if naive.fast_form(form) == each.selector.value
-            ]
-    return timings
-
-
-def _present_scale(
-    points: Sequence[ScalePoint],
-    axis: str,
-    fixed: Mapping[str, Any],
-    machine: Mapping[str, Any],
-    load: float | None,
-    output: OutputOptions,
-    plot: Path | None,
-) -> None:
-    """Table, files and plot of the cost along an axis; ``fixed``: what stayed as it was."""
-    from maldrop_cli.cli.output import present
-    from maldrop_cli.record import describe_machine
-    from maldrop_cli.render.timings import scale_rows, scale_table, scale_title, where
-    from maldrop_cli.timing.timings import exponents, other_work
-
-    fits = exponents(points)
-    rows = scale_rows(points, fits, axis, {**fixed, **where(machine)})
-    words = ", ".join(f"{name} {value}" for name, value in fixed.items())
-    present([scale_table(rows, fits, words, other_work(load))], rows, output)
-    if plot is not None:
-        from maldrop_cli.plots import save
-        from maldrop_cli.plots.scale import scale
-
-        save(scale(points, fits, axis, scale_title(axis), f"{words}; {describe_machine(machine)}"), plot)
