@@ -13,6 +13,7 @@ from maldrop_cli.timing.scaling import Exponent, ScalePoint
 from maldrop_cli.timing.timings import REFERENCES
 
 Row = Mapping[str, Any]
+WHERE = ("device", "device_name", "threads", "torch")  # columns
 ENDS = ("", "_lo", "_hi")  # of the columns of a value and its 95 % interval
 
 # Section 5.1.1: seconds for ten epochs of MNIST on a Tesla K80, and our subject of the same form.
@@ -44,35 +45,32 @@ def timing_rows(timings: Sequence[Timing], setting: Setting, machine: Row) -> li
             interval = ratio_interval(samples.seconds, references[name])
             ratios |= {f"ratio_vs_{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
         settings = config.effective_settings()
-        row = {
-            "subject": samples.name,
-            "median_ms": samples.median_ms,
-            "iqr_ms": samples.iqr_ms,
-            "device_ms": samples.median_device_ms,
-            "n_samples": len(samples.seconds),
-            **ratios,
-            "peak_mb": timing.peak_mib,
-            "raised_mask": fidelity and fidelity.mask,
-            "fidelity": fidelity and fidelity.of_joint,
-            "mask_of_joint": fidelity and fidelity.agreement,
-            "mask_agreement": timing.agreement,
-            "neurons_timed": timing.neurons,
-            "rho": settings.get("rho"),
-            "granularity": settings.get("granularity"),
-            "dataset": config.data.dataset,
-            "model": config.model,
-            "batch_size": config.batch_size,
-            "what": "layer" if setting.layer else "step",
-            "amp": "bf16" if setting.bf16 else "off",
-            "compiled": setting.compiled,
-        }
-        rows.append(row | _where(machine))
+        rows.append(
+            {
+                "subject": samples.name,
+                "median_ms": samples.median_ms,
+                "iqr_ms": samples.iqr_ms,
+                "device_ms": samples.median_device_ms,
+                "n_samples": len(samples.seconds),
+                **ratios,
+                "peak_mb": timing.peak_mib,
+                "raised_mask": fidelity and fidelity.mask,
+                "fidelity": fidelity and fidelity.of_joint,
+                "mask_of_joint": fidelity and fidelity.agreement,
+                "mask_agreement": timing.agreement,
+                "neurons_timed": timing.neurons,
+                "rho": settings.get("rho"),
+                "granularity": settings.get("granularity"),
+                "dataset": config.data.dataset,
+                "model": config.model,
+                "batch_size": config.batch_size,
+                "what": "layer" if setting.layer else "step",
+                "amp": "bf16" if setting.bf16 else "off",
+                "compiled": setting.compiled,
+                **{key: machine[key] for key in WHERE},
+            }
+        )
     return rows
-
-
-def _where(machine: Row) -> dict[str, Any]:
-    """The columns that say where it was timed."""
-    return {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
 
 
 def tables(
@@ -81,29 +79,21 @@ def tables(
     """Median, spread, ratios, memory and what the masks do; with ``naive``, the paper's table after it. ``config``:
     whose rho the title tells. ``notes``: further lines under the table."""
 
-    def column(heading: str, key: str, digits: int, *, sign: bool = False) -> Column:
-        return Column(heading, [number(row[key], digits, sign=sign) for row in rows])
-
     def ratio(row: Row, name: str) -> str:
         return "1" if row["subject"] == name else with_interval(*(row[f"ratio_vs_{name}{end}"] for end in ENDS))
 
-    device_columns, device_notes = _device(rows, 2)
     columns = [
         Column("subject", [row["subject"] for row in rows], left=True),
-        column("median ms", "median_ms", 2),
-        column("IQR ms", "iqr_ms", 2),
-        *device_columns,
+        *_numbers(rows, "median ms", "median_ms", 2),
+        *_numbers(rows, "IQR ms", "iqr_ms", 2),
+        *_numbers(rows, "device ms", "device_ms", 2),
         *(Column(f"× {name} [95 %]", [ratio(row, name) for row in rows]) for name in REFERENCES),
-        column("peak MiB", "peak_mb", 1),
+        *_numbers(rows, "peak MiB", "peak_mb", 1),
+        *_numbers(rows, "loss increase", "raised_mask", 3, sign=True),
+        *_numbers(rows, "% of joint's", "fidelity", 1),
+        *_numbers(rows, "overlap with joint %", "mask_of_joint", 1),
+        *_numbers(rows, "overlap with fast form %", "mask_agreement", 1),
     ]
-    if any(row["raised_mask"] is not None for row in rows):
-        columns += [
-            column("loss increase", "raised_mask", 3, sign=True),
-            column("% of joint's", "fidelity", 1),
-            column("overlap with joint %", "mask_of_joint", 1),
-        ]
-    if any(row["mask_agreement"] is not None for row in rows):
-        columns.append(column("overlap with fast form %", "mask_agreement", 1))
     title = (
         f"{'The last layer' if setting.layer else 'A training step'}: {config.data.dataset} shapes "
         f"({'x'.join(map(str, setting.shape))}), {config.model}, batch {config.batch_size}, rho {config.rho}, "
@@ -113,7 +103,7 @@ def tables(
     notes = [
         f"{rows[0]['n_samples']} interleaved samples on {describe_machine(machine)}. IQR: interquartile range. "
         "Peak: memory that a step holds beyond the model's own.",
-        *device_notes,
+        *_device_notes(rows),
         *_naive_notes(rows),
         *notes,
         *([NO_PAPER_TABLE] if naive and not comparable else []),
@@ -122,18 +112,21 @@ def tables(
 
 
 def _naive_notes(rows: Sequence[Row]) -> list[str]:
-    """How the per-neuron forms were timed."""
     timed = [f"{row['subject']} {row['neurons_timed']}" for row in rows if row["neurons_timed"] is not None]
     how = "The per-neuron forms: the scores of some of the neurons, scaled up to all, and a step without dropout."
     return [f"{how} Neurons timed: {', '.join(timed)}."] if timed else []
 
 
-def _device(rows: Sequence[Row], digits: int) -> tuple[list[Column], list[str]]:
-    """The column of medians on the device's own clock, and a note about it; neither where the device has none."""
-    if all(row["device_ms"] is None for row in rows):
-        return [], []
+def _device_notes(rows: Sequence[Row]) -> list[str]:
     note = "Device ms: the same steps between two events on the device, its waiting for the host included."
-    return [Column("device ms", [number(row["device_ms"], digits) for row in rows])], [note]
+    return [note] if any(row["device_ms"] is not None for row in rows) else []
+
+
+def _numbers(rows: Sequence[Row], heading: str, key: str, digits: int, *, sign: bool = False) -> list[Column]:
+    """A column, or none where no row has a value."""
+    if all(row[key] is None for row in rows):
+        return []
+    return [Column(heading, [number(row[key], digits, sign=sign) for row in rows])]
 
 
 def _paper_table(rows: Sequence[Row], batch_size: int) -> Table:
@@ -186,7 +179,7 @@ def scale_rows(
             "exponent": each.exponent,
             "exponent_ci95": each.half,
             **fixed,
-            **_where(machine),
+            **{key: machine[key] for key in WHERE},
         }
         for each in exponents
         for point in points
@@ -198,15 +191,14 @@ def scale_table(rows: Sequence[Row], fixed: str, notes: Sequence[str] = ()) -> T
     """The rows of :func:`scale_rows`, with the exponents in the notes. ``fixed``: what stays the same along the axis.
     ``notes``: further lines under the table."""
     axis = rows[0]["axis"]
-    device_columns, device_notes = _device(rows, 3)
     columns = [
         Column("selector", [row["subject"] for row in rows], left=True),
         Column(axis, [str(row["value"]) for row in rows]),
         Column("median ms [95 %]", [with_interval(*(row[f"median_ms{end}"] for end in ENDS)) for row in rows]),
-        *device_columns,
+        *_numbers(rows, "device ms", "device_ms", 3),
     ]
     exponents = {row["subject"]: plus_minus(row["exponent"], row["exponent_ci95"], 2) for row in rows}
     growth = [
         f"{name}: time grows as {axis} to the power {power} (least squares)." for name, power in exponents.items()
     ]
-    return Table(f"{SCALE_TITLE.format(axis)}: {fixed}", columns, [*growth, *device_notes, *notes])
+    return Table(f"{SCALE_TITLE.format(axis)}: {fixed}", columns, [*growth, *_device_notes(rows), *notes])

@@ -168,10 +168,8 @@ def peak_mib(step: Callable[[], None], device: torch.device) -> float:
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     if device.type != "cpu":
         return math.nan
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    return float(max(itertools.accumulate((event.nbytes() for event in events), initial=0))) / 2**20
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    held = itertools.accumulate((event.nbytes() for event in events if event.name() == "[memory]"), initial=0)
+    return float(max(held)) / 2**20

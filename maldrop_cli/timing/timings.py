@@ -36,9 +36,7 @@ def time_cases(
 ) -> list[Timing]:
     """Time a step of each config, the first of which is ``none``; ``rounds``, ``precision``, ``budget`` and ``tick`` as
     in :func:`measure`. ``naive``: after a selector comes its naive form, which gets a tenth of the budget.
-
-    What is missing from a Timing, :func:`with_fidelity` adds.
-    """
+    :func:`with_fidelity` adds what is still missing."""
     cases = training_steps(configs, setting)
     measured = measure(cases, setting.device, REFERENCES, rounds=rounds, precision=precision, budget=budget, tick=tick)
     timings = []
@@ -86,9 +84,9 @@ def warnings(
             width > precision
         ),
         f"Unstable: the interquartile range of {unstable} is above {100 * MAX_IQR:g} % of the median. The ratios "
-        "suffer less from this than the times, and least with one thread (--threads 1).": unstable,
+        "suffer less from this than the times, and least with one thread (--threads 1).": bool(unstable),
         f"Drifting: the last third of the samples of {drifting} differs from the first by more than "
-        f"{100 * MAX_DRIFT:g} %.": drifting,
+        f"{100 * MAX_DRIFT:g} %.": bool(drifting),
         f"A sample lasts {shortest:.2g} s, below {MIN_TICKS} ticks of a clock of {resolution:.1g} s.": (
             shortest < MIN_TICKS * resolution
         ),
@@ -97,7 +95,7 @@ def warnings(
 
 
 def other_work(load: float | None) -> list[str]:
-    """A line where other processes wanted to run before the timing began; ``load`` as in :func:`warnings`."""
+    """A line where there was some; ``load`` as in :func:`warnings`."""
     if load is None or load <= MAX_LOAD:
         return []
     return [f"Other work ran on this machine before the timing began (load {load:.1f})."]
