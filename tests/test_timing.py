@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import torch
@@ -16,19 +17,9 @@ from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector, UsageE
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
 from maldrop_cli.sweep.grid import subjects
-from maldrop_cli.timing import naive, phases, scaling
-from maldrop_cli.timing.cases import Setting, Timing, training_steps
-from maldrop_cli.timing.clock import (
-    MIN_ROUNDS,
-    MIN_WARM_UP,
-    Case,
-    DeviceTimer,
-    Samples,
-    cuda_timer,
-    measure,
-    peak_mib,
-    widest_interval,
-)
+from maldrop_cli.timing import clock, naive, phases, scaling
+from maldrop_cli.timing.cases import Setting, Timing, name_of, training_steps
+from maldrop_cli.timing.clock import Case, DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval
 from maldrop_cli.timing.scaling import ScalePoint, exponents
 from maldrop_cli.timing.timings import drift, time_cases, warnings, with_fidelity
 from maldrop_cli.train import Training
@@ -66,9 +57,8 @@ class World:
             self.calls.append(name)
             marks[name] = self.now
 
-        return DeviceTimer(
-            partial(mark, "start"), partial(mark, "stop"), lambda: 500 * (marks["stop"] - marks["start"])
-        )
+        start, stop = partial(mark, "start"), partial(mark, "stop")
+        return DeviceTimer(start, stop, lambda: 500 * (marks["stop"] - marks["start"]))
 
 
 def test_samples_are_seconds_a_step_without_the_warm_up() -> None:
@@ -78,7 +68,7 @@ def test_samples_are_seconds_a_step_without_the_warm_up() -> None:
     assert none.seconds == pytest.approx([0.001] * 10)
     assert (slow.name, slow.steps) == ("slow", 1)
     assert slow.seconds == pytest.approx([0.5] * 10)
-    assert world.calls.count("slow") == MIN_WARM_UP + 10
+    assert world.calls.count("slow") == clock.MIN_WARM_UP + 10
 
 
 def test_warm_up_goes_on_while_steps_become_faster() -> None:
@@ -95,7 +85,9 @@ def test_warm_up_goes_on_while_steps_become_faster() -> None:
 def test_cases_are_interleaved_in_random_order() -> None:
     world = World({"none": 0.5, "b": 0.5, "c": 0.5})
     world.measure(rounds=12)
-    rounds = [tuple(world.calls[start : start + 3]) for start in range(3 * MIN_WARM_UP, 3 * MIN_WARM_UP + 36, 3)]
+    rounds = [
+        tuple(world.calls[start : start + 3]) for start in range(3 * clock.MIN_WARM_UP, 3 * clock.MIN_WARM_UP + 36, 3)
+    ]
     assert all(sorted(each) == ["b", "c", "none"] for each in rounds)
     assert len(set(rounds)) > 3
 
@@ -107,7 +99,7 @@ def test_it_stops_when_every_ratio_is_known_well_enough() -> None:
     found = measured(0.03)
     assert widest_interval(found, ["none"])[0] <= 0.03
     rounds = len(found[0].seconds)
-    assert MIN_ROUNDS < rounds < 400
+    assert clock.MIN_ROUNDS < rounds < 400
     early = [replace(samples, seconds=samples.seconds[: rounds - 5]) for samples in found]
     assert widest_interval(early, ["none"])[0] > 0.03
     assert len(measured(0.2)[0].seconds) < rounds
@@ -127,7 +119,7 @@ def test_samples_are_synchronised_and_events_stand_within(with_timer: bool, monk
     monkeypatch.setattr("maldrop_cli.timing.clock.synchronize", lambda device: world.calls.append("sync"))
     world.measure(rounds=1, timer=world.half_timer() if with_timer else None)
     sample = ["sync", "start", "none", "stop", "sync"] if with_timer else ["sync", "none", "sync"]
-    assert world.calls == sample * (MIN_WARM_UP + 1)
+    assert world.calls == sample * (clock.MIN_WARM_UP + 1)
 
 
 def test_the_devices_own_clock_times_the_same_steps() -> None:
@@ -137,24 +129,17 @@ def test_the_devices_own_clock_times_the_same_steps() -> None:
 
 
 def test_a_cuda_timer_is_two_events_on_the_devices_own_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Event:
-        def __init__(self, *, enable_timing: bool) -> None:
-            assert enable_timing
-
-        def record(self, stream: str) -> None:
-            self.recorded = stream
-
-        def elapsed_time(self, end: "Event") -> float:
-            assert (self.recorded, end.recorded) == ("stream of cuda:1", "stream of cuda:1")
-            assert self is not end
-            return 1.5
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
+    begin, end = Mock(elapsed_time=Mock(return_value=1.5)), Mock()
+    event = Mock(side_effect=[begin, end])
+    monkeypatch.setattr(torch.cuda, "Event", event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
     timer = cuda_timer(torch.device("cuda:1"))
     timer.start()
     timer.stop()
     assert timer.milliseconds() == 1.5
+    assert event.call_args_list == [call(enable_timing=True)] * 2
+    assert begin.mock_calls == [call.record("stream of cuda:1"), call.elapsed_time(end)]
+    assert end.mock_calls == [call.record("stream of cuda:1")]
 
 
 def test_only_cuda_has_a_clock_of_its_own(device: torch.device) -> None:
@@ -266,18 +251,16 @@ def test_what_the_masks_do_to_a_trained_network(tiny: ImageData, device: torch.d
     training = Training(replace(base, dropout=Dropout.NONE), tiny.to(device), device)
     training.epoch()
     probe = mask_metrics.probe_images(tiny.train).to(device)
-    timings = [*(Timing(config, Samples("", [])) for config in plan), Timing(BASE, Samples("", []), neurons=4)]
+    timings = [Timing(config, Samples(name_of(config), [])) for config in plan]
+    timings.append(Timing(BASE, Samples("heuristic-loop", []), neurons=4))
     setting = Setting(tiny.shape, len(tiny.classes), device)
     complete = with_fidelity(timings, setting, training.model, training.normalise, probe)
-    none, vanilla, heuristic, joint, control, loop = (timing.fidelity for timing in complete)
-    assert none is vanilla is loop is None
-    assert heuristic
-    assert joint
-    assert control
-    assert joint.agreement == 100
-    assert joint.mask == pytest.approx(joint.joint, abs=1e-6)
-    assert control.mask < heuristic.mask < joint.mask
-    assert heuristic.joint == control.joint  # the same network
+    found = {timing.samples.name: timing.fidelity for timing in complete if timing.fidelity}
+    assert list(found) == ["heuristic", "joint", "random"]
+    assert found["joint"].agreement == 100
+    assert found["joint"].mask == pytest.approx(found["joint"].joint, abs=1e-6)
+    assert found["random"].mask < found["heuristic"].mask < found["joint"].mask
+    assert found["heuristic"].joint == found["random"].joint  # the same network
 
 
 def test_phases_are_seconds_between_two_readings() -> None:
@@ -317,9 +300,8 @@ def test_scale_gives_medians_with_intervals_and_the_devices_own(monkeypatch: pyt
 
 
 def test_scale_refuses_a_rho_that_is_too_large() -> None:
-    sizes = {"classes": 3, "width": 4096, "batch": 4, "rho": 2000}
     with pytest.raises(UsageError, match="rho is 2000"):
-        scaling.scale(BASE, [Selector.HEURISTIC], "width", sizes, CPU, budget=1.0)
+        scaling.scale(BASE, [Selector.HEURISTIC], "width", SIZES | {"rho": 2000}, CPU, budget=1.0)
 
 
 def test_exponents() -> None:

@@ -165,11 +165,12 @@ def timeit(
         if not no_harm:
             try:
                 data = datasets.load(config.data, subject.data_dir, reporter.preparing, reporter.warn)
+                # an epoch without dropout, of as many images as can be trained on within the budget
                 steps = int(1000 * budget / timings[0].samples.median_ms)
                 order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(0))
                 index = order[: max(steps * config.batch_size, 1)]
                 part = replace(data, train=Split(data.train.images[index], data.train.labels[index])).to(where)
-                training = Training(replace(configs[0], epochs=1), part, where)  # of `none`
+                training = Training(replace(configs[0], epochs=1), part, where)
                 training.epoch()
                 probe = probe_images(data.train).to(where)
                 timings = with_fidelity(timings, setting, training.model, training.normalise, probe)
