@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from conftest import TINY, Result
 from matplotlib.collections import PolyCollection
 from matplotlib.container import ErrorbarContainer
@@ -25,7 +26,9 @@ from maldrop_cli.plots.scale import LEAST_SPAN, REFERENCE, scale
 from maldrop_cli.plots.style import LABELS, MAX_BANDS, MAX_LINES, labels, line_style
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.render.timings import timing_rows
-from maldrop_cli.timing.timings import ScalePoint, Timing, exponents
+from maldrop_cli.timing.cases import Setting, Timing
+from maldrop_cli.timing.clock import Samples
+from maldrop_cli.timing.scaling import ScalePoint, exponents
 
 Run = Callable[..., Result]
 QUICK = (*TINY, "--epochs", "2", "--lr", "0.02", "-q")
@@ -250,11 +253,11 @@ POINTS = [
     for classes in (10, 32, 100)
 ]
 TIMES = [
-    Timing("none", [0.010, 0.010, 0.012], 1.5),
-    Timing("vanilla", [0.020, 0.022, 0.024], 2.0),
-    Timing("random", [0.010, 0.011, 0.012], 1.5),
+    Timing(RunConfig(), Samples("none", [0.010, 0.010, 0.012])),
+    Timing(RunConfig(), Samples("vanilla", [0.020, 0.022, 0.024])),
+    Timing(RunConfig(), Samples("random", [0.010, 0.011, 0.012])),
 ]
-NAIVE = Timing("single-naive", [0.5, 0.5, 0.6], 1.5, neurons=64)
+NAIVE = Timing(RunConfig(), Samples("single-naive", [0.5, 0.5, 0.6]), neurons=64)
 
 
 def scaled(points: Sequence[ScalePoint] = POINTS) -> Figure:
@@ -262,9 +265,9 @@ def scaled(points: Sequence[ScalePoint] = POINTS) -> Figure:
 
 
 def ratio_plot(timings: Sequence[Timing]) -> Figure:
-    return ratios(
-        timing_rows(timings, RunConfig(), dict.fromkeys(("device", "device_name", "threads", "torch"))), *WORDS
-    )
+    setting = Setting((1, 8, 8), 3, torch.device("cpu"))
+    rows = timing_rows(timings, setting, dict.fromkeys(("device", "device_name", "threads", "torch")))
+    return ratios(rows, *WORDS)
 
 
 def test_times_along_an_axis_with_intervals_and_exponents() -> None:
@@ -461,7 +464,7 @@ def test_compare_and_sweep_draw_what_report_draws(maldrop: Run) -> None:
 def test_a_plot_that_cannot_be_is_refused_before_any_work(
     arguments: tuple[str, ...], code: int, message: str, maldrop: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for work in ("maldrop_cli.timing.measure", "maldrop_cli.timing.scaling.measure"):
+    for work in ("maldrop_cli.timing.timings.measure", "maldrop_cli.timing.scaling.measure"):
         monkeypatch.setattr(work, lambda *rest, **how: pytest.fail("it was timed"))
     result = maldrop(*arguments)
     assert (result.code, result.err.count("\n"), result.out) == (code, 1, "")

@@ -3,16 +3,20 @@
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from maldrop_cli.analysis.arms import group, marked_epochs, time_ratio
 from maldrop_cli.analysis.compare import compare_arms, of_dropout
 from maldrop_cli.config import VGG16, Dropout, Granularity, MaldropError, RunConfig, Schedule, Selector
+from maldrop_cli.mask_metrics import Fidelity
 from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.render.runs import (
@@ -29,9 +33,11 @@ from maldrop_cli.render.runs import (
     verdict_table,
 )
 from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_csv, write_json
-from maldrop_cli.render.timings import paper_table, scale_rows, scale_table, tables, timing_rows, timing_table
+from maldrop_cli.render.timings import phase_table, scale_rows, scale_table, tables, timing_rows
 from maldrop_cli.runs.events import Ended, Job, Started, Trained
-from maldrop_cli.timing.timings import ScalePoint, Timing, exponents
+from maldrop_cli.timing.cases import Setting, Timing
+from maldrop_cli.timing.clock import Samples
+from maldrop_cli.timing.scaling import ScalePoint, exponents
 
 TOP1 = {"none": (80.0, 81.0, 82.0), "vanilla": (80.0, 80.5, 81.0), "maldrop": (85.0, 85.5, 86.5)}
 SECONDS = {"none": 1.0, "vanilla": 1.5, "maldrop": 1.1}
@@ -342,41 +348,77 @@ def test_numbers() -> None:
 
 
 TIMINGS = [
-    Timing("none", [0.010, 0.010, 0.012], 1.5),
-    Timing("vanilla", [0.020, 0.020, 0.024], 2.0),
-    Timing("heuristic", [0.011, 0.011, 0.0132], 1.5),
-    Timing("heuristic-loop", [1.0, 1.0, 1.2], math.nan, 100.0),
+    Timing(RunConfig(dropout=Dropout.NONE), Samples("none", [0.010, 0.010, 0.012]), 1.5),
+    Timing(RunConfig(dropout=Dropout.VANILLA), Samples("vanilla", [0.020, 0.020, 0.024]), 2.0),
+    Timing(RunConfig(), Samples("heuristic", [0.011, 0.011, 0.0132]), 1.5, Fidelity(0.1, 0.25, 0.5, 1.0, 75.0)),
+    Timing(RunConfig(), Samples("heuristic-loop", [1.0, 1.0, 1.2]), neurons=64, agreement=100.0),
 ]
+SETTING = Setting((1, 32, 32), 10, torch.device("cpu"), layer=True, bf16=True)
 
 
-def test_timings() -> None:
-    rows = timing_rows(TIMINGS, RunConfig(), ENVIRONMENT)
+def timing_tables(timings: Sequence[Timing], setting: Setting = SETTING, **how: Any) -> list[Table]:
+    config = replace(timings[0].config, **how.pop("config", {}))
+    return tables(timing_rows(timings, setting, ENVIRONMENT), config, setting, ENVIRONMENT, **{"naive": False} | how)
+
+
+def test_timing_rows() -> None:
+    rows = timing_rows(TIMINGS, SETTING, ENVIRONMENT)
     assert [row["subject"] for row in rows] == ["none", "vanilla", "heuristic", "heuristic-loop"]
     assert rows[0]["median_ms"] == 10.0
     assert rows[2]["ratio_vs_none"] == pytest.approx(1.1)
     assert rows[3]["ratio_vs_vanilla"] == pytest.approx(50)
-    text = to_text([timing_table(rows, "T", [])], "plain")
-    assert "mask as the fast form's %" in text
-    without = to_text([timing_table(timing_rows(TIMINGS[:3], RunConfig(), ENVIRONMENT), "T", [])], "plain")
-    assert "mask as the fast form's %" not in without
+    masks = ("raised_mask", "fidelity", "mask_of_joint", "mask_agreement", "neurons_timed", "rho", "granularity")
+    assert [[row[name] for name in masks] for row in rows] == [
+        [None] * 7,
+        [None] * 7,
+        [0.25, 50.0, 75.0, None, None, 256, "batch"],
+        [None, None, None, 100.0, 64, 256, "batch"],
+    ]
+    assert {(row["what"], row["amp"], row["compiled"], row["torch"]) for row in rows} == {
+        ("layer", "bf16", False, "2.99")
+    }
+
+
+def test_timings() -> None:
+    [table] = timing_tables(TIMINGS, notes=["N"])
+    assert table.title == "The last layer: digits shapes (1x32x32), cnn, batch 64, rho 256, granularity batch"
+    headings = ["loss increase", "% of joint's", "overlap with joint %", "overlap with fast form %"]
+    assert [column.heading for column in table.columns][-4:] == headings
+    assert [row[3:] for row in table.rows()] == [
+        ["1", "0.500 [0.500, 0.500]", "1.5", "–", "–", "–", "–"],
+        ["2.000 [2.000, 2.000]", "1", "2.0", "–", "–", "–", "–"],
+        ["1.100 [1.100, 1.100]", "0.550 [0.550, 0.550]", "1.5", "+0.250", "50.0", "75.0", "–"],
+        ["100.0 [100.0, 100.0]", "50.0 [50.0, 50.0]", "–", "–", "–", "–", "100.0"],
+    ]
+    assert table.notes[0].startswith("3 interleaved samples on ")
+    assert table.notes[1].endswith("Neurons timed: heuristic-loop 64.")
+    assert table.notes[2:] == ["N"]
+    [table] = timing_tables(TIMINGS[:2], replace(SETTING, layer=False))
+    assert table.title.startswith("A training step: digits")
+    assert len(table.columns) == 6
+    assert len(table.notes) == 1
 
 
 def test_the_devices_own_clock_has_a_column_where_it_was_read() -> None:
-    timings = [*TIMINGS[:2], replace(TIMINGS[2], device_ms=[9.0, 8.0, 7.0]), TIMINGS[3]]
-    rows = timing_rows(timings, RunConfig(), ENVIRONMENT)
-    assert [row["device_ms"] for row in rows] == [None, None, 8.0, None]
-    [table] = tables(rows, RunConfig(), (3, 32, 32), ENVIRONMENT, naive=False)
+    on_device = replace(TIMINGS[2], samples=Samples("heuristic", [0.01] * 3, device_ms=[9.0, 8.0, 7.0]))
+    [table] = timing_tables([*TIMINGS[:2], on_device, TIMINGS[3]])
     [column] = [each for each in table.columns if each.heading == "device ms"]
     assert column.cells == ["–", "–", "8.00", "–"]
     assert any("between two events on the device" in note for note in table.notes)
-    [table] = tables(timing_rows(TIMINGS, RunConfig(), ENVIRONMENT), RunConfig(), (3, 32, 32), ENVIRONMENT, naive=False)
-    assert "device ms" not in [each.heading for each in table.columns]
-    assert not any("on the device" in note for note in table.notes)
+
+
+def test_phase_table() -> None:
+    table = phase_table({"none": {"forward": 0.001, "score": 0.0}, "random": {"forward": 0.002, "score": 0.0005}})
+    assert [column.heading for column in table.columns] == ["subject", "forward ms", "score ms", "sum ms"]
+    assert table.rows() == [["none", "1.00", "0.00", "1.00"], ["random", "2.00", "0.50", "2.50"]]
 
 
 def test_scale_table() -> None:
     points = [ScalePoint("single", 10, 0.001, 0.0009, 0.002, 0.75), ScalePoint("single", 100, 0.01)]
-    table = scale_table(scale_rows(points, exponents(points), "classes", {}), exponents(points), "width 8")
+    rows = scale_rows(points, exponents(points), "classes", {"width": 8}, ENVIRONMENT)
+    assert rows[0]["exponent"] == pytest.approx(1)
+    assert (rows[1]["width"], rows[1]["device"]) == (8, "cpu")
+    table = scale_table(rows, "width 8")
     assert table.title == "Scoring, selecting and masking, without the last layer, along classes: width 8"
     assert table.rows() == [["single", "10", "1.000 [0.900, 2.000]", "0.750"], ["single", "100", "10.0", "–"]]
     assert table.notes[0] == "single: time grows as classes to the power 1.00 (least squares)."
@@ -384,29 +426,23 @@ def test_scale_table() -> None:
 
 def test_the_papers_table_beside_ours() -> None:
     """Batch 64: 938 steps an epoch, 9,380 in ten; a median step of 10 ms is 93.8 s."""
-    rows = lines(to_text([paper_table(timing_rows(TIMINGS, RunConfig(), ENVIRONMENT), 64)], "plain"))
-    assert [line.split()[-5:] for line in rows if "heuristic" in line or ": none" in line] == [
-        ["none", "77", "94", "1.00", "1.00"],
-        ["heuristic", "184", "103", "2.39", "1.10"],
-        ["heuristic-loop", "28,125", "9,380", "365.26", "100.00"],
+    _, table = timing_tables(TIMINGS, naive=True)
+    assert table.title.startswith("Ten epochs")
+    assert table.rows() == [
+        ["no dropout: none", "77", "94", "1.00", "1.00"],
+        ["vanilla dropout: vanilla", "79", "188", "1.03", "2.00"],
+        ["MalDrop, vectorised: heuristic", "184", "103", "2.39", "1.10"],
+        ["MalDrop, per neuron (the paper's estimate): heuristic-loop", "28,125", "9,380", "365.26", "100.00"],
     ]
 
 
-def test_the_papers_table_is_shown_beside_its_own_shapes_only() -> None:
-    rows = timing_rows(TIMINGS, RunConfig(), ENVIRONMENT)
-
-    def titles(config: RunConfig, shape: tuple[int, int, int], naive: bool) -> list[str]:
-        return [table.title[:10] for table in tables(rows, config, shape, ENVIRONMENT, naive=naive)]
-
-    assert titles(RunConfig(), (1, 32, 32), True) == ["A training", "Ten epochs"]
-    for config, shape, naive in (
-        (RunConfig(), (1, 32, 32), False),
-        (RunConfig(), (3, 32, 32), True),
-        (RunConfig(depth=1), (1, 32, 32), True),
-        (RunConfig(model=VGG16), (1, 32, 32), True),
-    ):
-        assert titles(config, shape, naive) == ["A training"]
-    [table] = tables(rows, RunConfig(), (3, 32, 32), ENVIRONMENT, naive=True)
+@pytest.mark.parametrize(
+    ("config", "shape"), [({}, (3, 32, 32)), ({"depth": 1}, (1, 32, 32)), ({"model": VGG16}, (1, 32, 32))]
+)
+def test_the_papers_table_is_shown_beside_its_own_shapes_only(
+    config: dict[str, Any], shape: tuple[int, int, int]
+) -> None:
+    [table] = timing_tables(TIMINGS, replace(SETTING, shape=shape), config=config, naive=True)
     assert "section 5.1.1" in table.notes[-1]
 
 

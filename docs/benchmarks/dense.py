@@ -28,8 +28,8 @@ from maldrop_cli.dropout.worst import MAX_CLIMBS
 from maldrop_cli.machine import environment
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
-from maldrop_cli.timing import Setting, Subject, measure, peak_mib
-from maldrop_cli.timing.cases import fresh_model, step_of
+from maldrop_cli.timing.cases import Setting, fresh_model, step_of
+from maldrop_cli.timing.clock import Case, Samples, measure, peak_mib
 
 CPU = torch.device("cpu")
 SETTING = Setting((3, 32, 32), 10, CPU)
@@ -135,18 +135,18 @@ class Dense(Regulariser):
         return loss_N if self.per_sample else loss_N.mean(0, keepdim=True), logits_NC.softmax(1)
 
 
-def steps(selector: Selector, granularity: Granularity) -> list[Subject]:
+def steps(selector: Selector, granularity: Granularity) -> list[Case]:
     """Without dropout, maldrop's, and the dense forms."""
     config = replace(BASE, selector=selector, granularity=granularity)
-    subjects = [
-        Subject("none", step_of(fresh_model(replace(config, dropout=Dropout.NONE), SETTING), config, SETTING)),
-        Subject("maldrop", step_of(fresh_model(config, SETTING), config, SETTING)),
+    cases = [
+        Case("none", step_of(fresh_model(replace(config, dropout=Dropout.NONE), SETTING), config, SETTING)),
+        Case("maldrop", step_of(fresh_model(config, SETTING), config, SETTING)),
     ]
     for name, classes_last in DENSE.items():
         model = fresh_model(config, SETTING)
         model.head.regulariser = Dense(selector, granularity is Granularity.SAMPLE, config.rho, classes_last)
-        subjects.append(Subject(name, step_of(model, config, SETTING)))
-    return subjects
+        cases.append(Case(name, step_of(model, config, SETTING)))
+    return cases
 
 
 def main() -> None:
@@ -158,9 +158,9 @@ def main() -> None:
     rows = [(Selector(word), granularity) for word in words for granularity in Granularity]
     timed, peaks = [], []
     for row in rows:
-        subjects = steps(*row)
-        timed.append(measure(subjects, CPU, ["none", *DENSE], budget=arguments.budget).samples)
-        peaks.append([number(peak_mib(subject.step, CPU), 0) for subject in subjects[:3]])
+        cases = steps(*row)
+        timed.append(measure(cases, CPU, ["none", *DENSE], budget=arguments.budget))
+        peaks.append([number(peak_mib(case.step, CPU), 0) for case in cases[:3]])
     columns = [
         Column("selector", [str(selector) for selector, _ in rows], left=True),
         Column("granularity", [str(granularity) for _, granularity in rows], left=True),
@@ -173,8 +173,9 @@ def main() -> None:
     print(to_text([Table(f"Training steps, medians and 95 % intervals; {machine}", columns)], "markdown"))
 
 
-def times(samples: dict[str, list[float]], one: str, other: str) -> str:
-    return with_interval(*ratio_interval(samples[one], samples[other]))
+def times(measured: list[Samples], one: str, other: str) -> str:
+    seconds = {samples.name: samples.seconds for samples in measured}
+    return with_interval(*ratio_interval(seconds[one], seconds[other]))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 from maldrop_cli.dropout.scores import LastLayer, Options
 from maldrop_cli.dropout.selectors import SELECTORS
 from maldrop_cli.render.tables import Column, Table, number, to_text
-from maldrop_cli.timing import Subject, measure, peak_mib
+from maldrop_cli.timing.clock import Case, measure, peak_mib
 
 EXAMPLES, WIDTH, RHO, ROUNDS = 128, 4096, 256, 40
 
@@ -40,22 +40,22 @@ def main() -> None:
     many = [int(text) for text in sys.argv[1:]] or [10, 100, 1000]
     cpu, array = torch.device("cpu"), 4 * EXAMPLES * WIDTH / 2**20
     for granularity in ("sample", "batch"):
-        subjects = []
+        cases = []
         for classes in many:
             inputs = layer(classes)
 
             def step(inputs: LastLayer = inputs, per_sample: bool = granularity == "sample") -> None:
                 masked(inputs, per_sample)
 
-            subjects.append(Subject(str(classes), step))
-        samples = measure(subjects, cpu, [subjects[0].name], rounds=ROUNDS).samples
-        first = samples[subjects[0].name]
-        ratios = [statistics.median(a / b for a, b in zip(samples[each.name], first, strict=True)) for each in subjects]
+            cases.append(Case(str(classes), step))
+        measured = measure(cases, cpu, [cases[0].name], rounds=ROUNDS)
+        first = measured[0].seconds
+        ratios = [statistics.median(a / b for a, b in zip(each.seconds, first, strict=True)) for each in measured]
         columns = [
-            Column("classes", [each.name for each in subjects]),
-            Column("median ms", [number(1000 * statistics.median(samples[each.name]), 2) for each in subjects]),
-            Column(f"× {subjects[0].name}", [number(ratio, 2) for ratio in ratios]),
-            Column("arrays of N x D", [number(peak_mib(each.step, cpu) / array, 1) for each in subjects]),
+            Column("classes", [each.name for each in cases]),
+            Column("median ms", [number(each.median_ms, 2) for each in measured]),
+            Column(f"× {cases[0].name}", [number(ratio, 2) for ratio in ratios]),
+            Column("arrays of N x D", [number(peak_mib(each.step, cpu) / array, 1) for each in cases]),
         ]
         print(to_text([Table(f"{granularity}, {torch.get_num_threads()} threads", columns)], "markdown") + "\n")
 

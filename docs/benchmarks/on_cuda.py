@@ -26,7 +26,8 @@ from maldrop_cli.dropout import TargetedDropout, fused
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models import build_model, make_optimizer
 from maldrop_cli.render.tables import Column, Table, number, to_text
-from maldrop_cli.timing import Setting, measure, subjects
+from maldrop_cli.timing.cases import Setting, training_steps
+from maldrop_cli.timing.clock import measure
 
 WIDTH, CLASSES, RHO, ROUNDS, CALLS = 4096, 10, 256, 30, 20
 IMAGES, BATCH, EPOCHS = 50_000, 128, 10
@@ -112,10 +113,10 @@ def step_row(model: str, side: int, granularity: Granularity, bar: float, device
         RunConfig(model=model, batch_size=batch_size, rho=RHO, granularity=granularity),
     ]
     setting = Setting((3, side, side), CLASSES, device)
-    none, maldrop = measure(subjects(configs, setting), device, ["none"], rounds=ROUNDS).samples.values()
-    ratio = statistics.median(one / other for one, other in zip(maldrop, none, strict=True))
+    none, maldrop = measure(training_steps(configs, setting), device, ["none"], rounds=ROUNDS)
+    ratio = statistics.median(one / other for one, other in zip(maldrop.seconds, none.seconds, strict=True))
     what = f"step, {model}, batch {batch_size}, {side}x{side}, {granularity}: × none"
-    return Row(what, ratio, bar, 1000 * statistics.median(maldrop), 1000 * statistics.median(none))
+    return Row(what, ratio, bar, maldrop.median_ms, none.median_ms)
 
 
 def graph_rows(granularity: Granularity, device: torch.device) -> list[Row]:
@@ -126,10 +127,10 @@ def graph_rows(granularity: Granularity, device: torch.device) -> list[Row]:
         RunConfig(batch_size=BATCH, rho=RHO, granularity=granularity),
     ]
     rows = []
-    for subject in subjects(configs, Setting((3, 32, 32), CLASSES, device)):
-        what = f"step, cnn, batch {BATCH}, 32x32, {granularity}, {subject.name}: graph × eager"
+    for case in training_steps(configs, Setting((3, 32, 32), CLASSES, device)):
+        what = f"step, cnn, batch {BATCH}, 32x32, {granularity}, {case.name}: graph × eager"
         try:
-            eager, graph = milliseconds({"eager": subject.step, "graph": as_graph(subject.step)}).values()
+            eager, graph = milliseconds({"eager": case.step, "graph": as_graph(case.step)}).values()
         except RuntimeError as error:
             rows.append(Row(f"{what}: not recorded, {str(error).splitlines()[0]}", math.nan, math.nan))
             continue

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.render.tables import Column, Table, to_text, with_interval
-from maldrop_cli.timing.clock import Subject, measure
+from maldrop_cli.timing.clock import Case, measure
 
 N, D = 128, 4096
 
@@ -61,10 +61,10 @@ def main() -> None:
         for rho in (16, 256, 1024):
             if what == "distinct":
                 assert all(torch.equal(way(scores_ND, rho), topk(scores_ND, rho)) for way in WAYS)
-            calls = [Subject(way.__name__, lambda way=way: way(scores_ND, rho)) for way in WAYS]  # type: ignore[misc] # noqa: B023
-            samples = measure(calls, torch.device("cpu"), ["topk"], rounds=rounds).samples
-            ratios = [with_interval(*ratio_interval(samples[way.__name__], samples["topk"])) for way in WAYS[1:]]
-            rows.append([what, str(rho), f"{1000 * float(np.median(samples['topk'])):.2f}", *ratios])
+            calls = [Case(way.__name__, lambda way=way: way(scores_ND, rho)) for way in WAYS]  # type: ignore[misc] # noqa: B023
+            first, *others = measure(calls, torch.device("cpu"), ["topk"], rounds=rounds)
+            ratios = [with_interval(*ratio_interval(other.seconds, first.seconds)) for other in others]
+            rows.append([what, str(rho), f"{first.median_ms:.2f}", *ratios])
     headings = ["scores", "rho", "topk ms", *(f"{way.__name__}, × topk" for way in WAYS[1:])]
     columns = [
         Column(heading, cells, left=heading == "scores")

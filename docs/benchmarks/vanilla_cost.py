@@ -8,7 +8,6 @@ Interleaved rounds for --budget seconds.
 """
 
 import argparse
-from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,8 @@ from maldrop_cli.dropout.regularisers import InvertedDropout, VanillaDropout
 from maldrop_cli.machine import environment
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
-from maldrop_cli.timing import Setting, Subject, measure
-from maldrop_cli.timing.cases import fresh_model, step_of
+from maldrop_cli.timing.cases import Setting, fresh_model, step_of
+from maldrop_cli.timing.clock import Case, measure
 
 CPU = torch.device("cpu")
 SETTING = Setting((3, 32, 32), 10, CPU)
@@ -43,10 +42,10 @@ class Multiply(nn.Module):
         return hidden_ND * self.mask_ND
 
 
-def step(name: str, regulariser: Regulariser) -> Subject:
+def step(name: str, regulariser: Regulariser) -> Case:
     model = fresh_model(CONFIG, SETTING)
     model.head.regulariser = regulariser
-    return Subject(name, step_of(model, CONFIG, SETTING))
+    return Case(name, step_of(model, CONFIG, SETTING))
 
 
 def main() -> None:
@@ -58,20 +57,20 @@ def main() -> None:
     def draw() -> None:
         noise_ND.bernoulli_(1 - P)
 
-    subjects = [
+    cases = [
         step("none", Regulariser()),
         step("nn.Dropout", VanillaDropout(P)),
         step("mask drawn beforehand", InvertedDropout(Multiply())),
-        Subject("the draw alone", draw),
+        Case("the draw alone", draw),
     ]
-    samples = measure(subjects, CPU, ["none"], precision=0.01, budget=arguments.budget).samples
-    none, vanilla, drawn, alone = samples.values()
+    measured = measure(cases, CPU, ["none"], precision=0.01, budget=arguments.budget)
+    none, vanilla, drawn, alone = (each.seconds for each in measured)
     added = [one - other for one, other in zip(vanilla, none, strict=True)]
     saved = [one - other for one, other in zip(vanilla, drawn, strict=True)]
     columns = [
-        Column("step", list(samples), left=True),
-        Column("median ms", [number(1000 * median(each), 2) for each in samples.values()]),
-        Column("× none", [with_interval(*ratio_interval(each, none)) for each in samples.values()]),
+        Column("step", [each.name for each in measured], left=True),
+        Column("median ms", [number(each.median_ms, 2) for each in measured]),
+        Column("× none", [with_interval(*ratio_interval(each.seconds, none)) for each in measured]),
         Column(
             "share of what nn.Dropout adds",
             ["–", "1", *(with_interval(*ratio_interval(each, added)) for each in (saved, alone))],

@@ -9,7 +9,7 @@ from maldrop_cli.cli.compare import compare
 from maldrop_cli.cli.report import report
 from maldrop_cli.cli.sweep import sweep
 from maldrop_cli.cli.train import train
-from maldrop_cli.cli.train import train as timeit
+from maldrop_cli.cli.timeit import timeit
 
 app = typer.Typer(
     name="maldrop",

@@ -2,272 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from maldrop_cli.cli.options import (
-    RHO_DEFAULT,
-    DeviceOptions,
-    DropoutsOption,
-    OmegaOption,
-    OutputOptions,
-    PlotOption,
-    RhoOption,
-    SubjectOptions,
-)
+from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command, positive
+from maldrop_cli.config import Dropout, MaldropError, RunConfig, Selector, UsageError, setting
+from maldrop_cli.executors import Machine
 
 if TYPE_CHECKING:
-    from maldrop_cli.config import RunConfig
-    from maldrop_cli.mask_metrics import Fidelity
-    from maldrop_cli.timing import Measured
-    from maldrop_cli.timing.naive import NaiveTiming
-    from maldrop_cli.timing.timings import ScalePoint, Timing
+    from maldrop_cli.data.load import ImageData
+    from maldrop_cli.render.progress import ProgressListener
+    from maldrop_cli.timing.cases import Setting, Timing
 
-_PANEL = "Timing"
-AXES = ("classes", "width", "batch", "rho")
+TIMING = "Timing"  # a panel of --help
 
 
+class Axis(StrEnum):
+    CLASSES = "classes"
+    WIDTH = "width"
+    BATCH = "batch"
+    RHO = "rho"
+
+
+class Amp(StrEnum):
+    OFF = "off"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True)
+class TimeitOptions:
+    naive: bool = setting(False, "Time the paper's per-neuron loops as well, and print its table.", TIMING)
+    precision: float = setting(3.0, "Go on until every ratio is known within this many percent.", TIMING)
+    budget: float = setting(60.0, "Seconds to spend on that, at most.", TIMING)
+    rounds: int | None = setting(None, "So many samples of each subject instead.", TIMING, low=2)
+    phases: bool = setting(False, "Also, where the time of a step goes.", TIMING)
+    layer: bool = setting(False, "The last layer alone instead of a step.", TIMING)
+    scale: Axis | None = setting(None, "Instead, how the cost of choosing neurons grows along an axis.", TIMING)
+    amp: Amp = setting(Amp.OFF, "Autocast to bfloat16.", TIMING)
+    compiled: bool = setting(False, "Through torch.compile.", TIMING, flag="compile")
+    no_harm: bool = setting(False, "Leave out the loss increase on a network trained for an epoch.", TIMING)
+
+    def __post_init__(self) -> None:
+        positive("precision", self.precision)
+        positive("budget", self.budget)
+        if self.layer and self.phases:
+            raise UsageError("phases", "they are those of a whole step; leave --layer out")
+
+
+@command(TIMED, several=("dropout", "selector"), dropout="none,vanilla,maldrop,random", selector="heuristic,single")
 def timeit(
-    subject: SubjectOptions,
-    device: DeviceOptions,
+    settings: Settings,
+    data: DataOptions,
+    machine: Machine,
+    options: TimeitOptions,
     output: OutputOptions,
-    dropout: DropoutsOption = "none,vanilla,maldrop,random",
-    rho: RhoOption = RHO_DEFAULT,
-    omega: OmegaOption = "paper",
-    selector: Annotated[
-        str,
-        typer.Option(help="Which selectors maldrop stands for; commas between.", rich_help_panel=_PANEL),
-    ] = "heuristic,single",
-    with_naive: Annotated[
-        bool,
-        typer.Option(
-            "--naive",
-            help="Time the paper's per-neuron loops as well, and print its table.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = False,
-    precision: Annotated[
-        float, typer.Option(help="Go on until every ratio is known within this many percent.", rich_help_panel=_PANEL)
-    ] = 3.0,
-    budget: Annotated[float, typer.Option(help="Seconds to spend on that, at most.", rich_help_panel=_PANEL)] = 60.0,
-    rounds: Annotated[
-        int | None, typer.Option(min=2, help="So many samples of each subject instead.", rich_help_panel=_PANEL)
-    ] = None,
-    phases: Annotated[
-        bool, typer.Option("--phases", help="Also, where the time of a step goes.", rich_help_panel=_PANEL)
-    ] = False,
-    layer: Annotated[
-        bool, typer.Option("--layer", help="The last layer alone instead of a step.", rich_help_panel=_PANEL)
-    ] = False,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead, how the cost of choosing neurons grows with: classes, width, batch or rho.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None,
-    amp: Annotated[str, typer.Option(help="off, or bf16: autocast to bfloat16.", rich_help_panel=_PANEL)] = "off",
-    compiled: Annotated[bool, typer.Option("--compile", help="Through torch.compile.", rich_help_panel=_PANEL)] = False,
-    no_harm: Annotated[
-        bool,
-        typer.Option(
-            "--no-harm",
-            help="Leave out what the masks do to a network that was trained for an epoch.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = False,
-    plot: PlotOption = None,
+    plotting: PlotFile,
 ) -> None:
     """Time a training step with each variant, interleaved; with --naive, beside the paper's per-neuron loops."""
-    import math
     import os
-    import time
-    from dataclasses import replace
-    from statistics import median
-
-    from maldrop_cli.cli.output import check_output, check_plot_file, present
-    from maldrop_cli.cli.settings import parse_names, subject_config
-    from maldrop_cli.config import Dropout, MaldropError, Selector, UsageError, nearest, parse_omega
-    from maldrop_cli.sweep.grammar import parse_single
-    from maldrop_cli.sweep.grid import subjects as subject_configs
-
-    check_output(output)
-    if plot is not None:
-        check_plot_file(plot)
-    dropouts = parse_names(Dropout, dropout, "dropout")
-    selectors = parse_names(Selector, selector, "selector")
-    config = replace(subject_config(subject), omega=parse_omega(omega))
-    wanted = parse_single(rho, "rho")
-    for flag, value in (("precision", precision), ("budget", budget)):
-        if not (value > 0 and math.isfinite(value)):
-            raise UsageError(flag, f"{value} is not a number above 0")
-    if amp not in ("off", "bf16"):
-        raise UsageError("amp", f"{amp!r} is neither 'off' nor 'bf16'")
-    if scale is not None and scale not in AXES:
-        raise UsageError(
-            "scale", f"no axis is called {scale!r}{nearest(scale, list(AXES))} (one of: {', '.join(AXES)})"
-        )
-    if layer and phases:
-        raise UsageError("phases", "they are those of a whole step; leave --layer out")
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, is chatty,
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # and reads both when torch is imported
     from rich.console import Console
 
-    from maldrop_cli import machine as devices
-    from maldrop_cli.cli.session import head_of, sized
+    from maldrop_cli.cli.output import present
+    from maldrop_cli.cli.run import head_of
     from maldrop_cli.data import load as datasets
+    from maldrop_cli.machine import environment, use_machine
     from maldrop_cli.models import check_batches
-    from maldrop_cli.models.variants import check_variant
-    from maldrop_cli.record import describe_machine, environment
-    from maldrop_cli.render.progress import Reporter
-    from maldrop_cli.render.timings import phase_table, tables, timing_rows
-    from maldrop_cli.timing import Setting, measure, naive, peak_mib, subjects
-    from maldrop_cli.timing import harm as measure_harm
-    from maldrop_cli.timing import phases as measure_phases
-    from maldrop_cli.timing import scaling as measure_scale
-    from maldrop_cli.timing.timings import doubts
+    from maldrop_cli.plots import save
+    from maldrop_cli.plots.timings import ratios, scale
+    from maldrop_cli.record import describe_machine
+    from maldrop_cli.render import timings as render
+    from maldrop_cli.render.progress import ProgressListener
+    from maldrop_cli.sweep.grid import build
+    from maldrop_cli.timing import scaling
+    from maldrop_cli.timing.cases import Setting
+    from maldrop_cli.timing.phases import phases
+    from maldrop_cli.timing.timings import REFERENCES, other_work, warnings
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    where = devices.prepare(device.device, device.threads)
-    shape, classes = datasets.describe(config.data, subject.data_dir)
-    head = head_of(config, subject)
-    check_batches(config, shape, 2 * config.batch_size)
-    configs = [sized(each, head, wanted) for each in subject_configs(config, dropouts, selectors)]
-    for each in configs:
-        check_variant(each, head)
-    config = next((each for each in configs if each.has_rho), configs[0])  # whose rho the titles tell
-    machine = environment(str(where), devices.device_name(where), devices.threads())
-    setting = Setting(shape, classes, where, layer=layer, bf16=amp == "bf16", compiled=compiled)
-    with Reporter(Console(stderr=True), quiet=output.quiet) as reporter:
-        if scale is not None:
-            config = sized(replace(config, dropout=Dropout.MALDROP), head, wanted)
-            size = measure_scale.Size(classes, head.width, config.batch_size, config.rho)
-            points = measure_scale.scale(config, selectors, scale, size, where, budget=budget, tick=reporter.preparing)
-            fixed = size.without(scale) | {"granularity": str(config.granularity)}
-            _present_scale(points, scale, fixed, machine, load, output, plot)
-            return
-        timed = subjects(configs, setting)
-        measured = measure(
-            timed,
-            where,
-            (str(Dropout.NONE), str(Dropout.VANILLA)),
-            rounds=rounds,
-            precision=precision / 100,
-            budget=budget,
-            tick=reporter.preparing,
-        )
-        peaks = {each.name: peak_mib(each.step, where) for each in timed}
-        found: Mapping[str, Fidelity] = {}
-        if not no_harm:
-            try:
-                data = datasets.load(config.data, subject.data_dir, reporter.preparing, reporter.warn)
-                seconds = median(measured.samples[str(Dropout.NONE)])
-                found = measure_harm.harm(configs, data, where, int(budget / seconds) * config.batch_size)
-            except MaldropError as error:
-                reporter.warn(f"no harm beside the times: {error}")
-        slow = naive.naive_timings(configs, setting, budget / 10) if with_naive else {}
+    device = use_machine(machine.device, machine.threads)
+    head = head_of(data.data_dir)
+    selectors = settings.values["selector"]
+    configs: list[RunConfig] = []
+    for dropout in dict.fromkeys([*REFERENCES, *settings.values["dropout"]]):
+        chosen = selectors if dropout is Dropout.MALDROP else [Selector.HEURISTIC]
+        configs += build({**settings.values, "dropout": [dropout], "selector": chosen}, head)
+    shape, classes = datasets.describe(configs[0].data, data.data_dir)
+    for config in configs:
+        check_batches(config, shape, 2 * config.batch_size)
+    bf16, here = options.amp is Amp.BF16, environment(device)
+    where = Setting(shape, classes, device, layer=options.layer, bf16=bf16, compiled=options.compiled)
+    progress = ProgressListener(Console(stderr=True), quiet=output.quiet)
 
-    timings = _timings(configs, measured, peaks, found, slow)
-    how = {"what": "layer" if layer else "step", "amp": amp, "compiled": compiled}
-    rows = timing_rows(timings, config, machine, how)
-    notes = doubts(
-        timings,
-        widest=measured.widest,
-        precision=precision / 100,
-        budget_spent=measured.budget_spent,
-        sample_seconds=measured.sample_seconds,
-        resolution=time.get_clock_info("perf_counter").resolution,
-        load=load,
-    )
-    what = "The last layer" if layer else "A training step"
-    shown = tables(rows, config, shape, machine, naive=with_naive, what=what, notes=notes)
-    if phases:
-        shown.append(phase_table(measure_phases.phases(configs, setting, len(timings[0].samples))))
+    if options.scale:
+        [config] = build({**settings.values, "dropout": [Dropout.MALDROP], "selector": selectors[:1]}, head)
+        sizes = {"classes": classes, "width": head(config).width, "batch": config.batch_size, "rho": config.rho}
+        with progress:
+            points = scaling.scale(
+                config, selectors, options.scale, sizes, device, budget=options.budget, tick=progress.preparing
+            )
+        fits = scaling.exponents(points)
+        fixed = {**sizes, "granularity": config.granularity}
+        del fixed[options.scale]
+        rows = render.scale_rows(points, fits, options.scale, fixed, here)
+        words = ", ".join(f"{name} {value}" for name, value in fixed.items())
+        present([render.scale_table(rows, words, other_work(load))], rows, output)
+        if plotting.plot:
+            title = render.SCALE_TITLE.format(options.scale)
+            captions = (title, f"{words}; {describe_machine(here)}")
+            save(scale(points, fits, options.scale, *captions), plotting.plot)
+        return
+
+    timings = _timings(configs, where, options, lambda: datasets.load(configs[0].data, data.data_dir), progress)
+    rows = render.timing_rows(timings, where, here)
+    titled = next((each for each in configs if each.has_rho), configs[0])
+    asked = options.precision / 100 if options.rounds is None else float("inf")
+    notes = warnings(timings, precision=asked, load=load)
+    shown = render.tables(rows, titled, where, here, naive=options.naive, notes=notes)
+    if options.phases:
+        shown.append(render.phase_table(phases(configs, where, rows[0]["n_samples"])))
     raw = [
-        row | {"samples_ms": [1000 * each for each in timing.samples], "device_samples_ms": timing.device_ms}
-        for row, timing in zip(rows, timings, strict=True)
+        row | {"samples_ms": [1000 * each for each in own.seconds], "device_samples_ms": own.device_ms}
+        for row, own in zip(rows, (timing.samples for timing in timings), strict=True)
     ]
     present(shown, rows, output, raw)
-    if plot is not None:
-        from maldrop_cli.plots import save
-        from maldrop_cli.plots.ratios import ratios
-
-        save(ratios(rows, shown[0].title, describe_machine(machine)), plot)
+    if plotting.plot:
+        save(ratios(rows, shown[0].title, describe_machine(here)), plotting.plot)
 
 
 def _timings(
-    configs: Sequence[RunConfig],
-    measured: Measured,
-    peaks: Mapping[str, float],
-    harm: Mapping[str, Fidelity],
-    slow: Mapping[str, NaiveTiming],
+    configs: list[RunConfig],
+    where: Setting,
+    options: TimeitOptions,
+    load_images: Any,
+    progress: ProgressListener,
 ) -> list[Timing]:
-    """What was measured, by subject; the per-neuron forms after the fast one whose step they are added to."""
-    import math
+    """Times, and the loss increase by the masks where the images can be had."""
+    from maldrop_cli.timing.timings import time_cases, with_fidelity
 
-    from maldrop_cli.config import Dropout
-    from maldrop_cli.timing import naive, name_of
-    from maldrop_cli.timing.timings import Timing
-
-    timings = []
-    for each in configs:
-        name = name_of(each)
-        done = harm.get(name)
-        timings.append(
-            Timing(
-                name,
-                measured.samples[name],
-                peaks[name],
-                raised=done.mask if done else None,
-                harm_of_joint=done.of_joint if done else None,
-                mask_of_joint=done.agreement if done else None,
-                rho=each.effective_settings().get("rho"),
-                granularity=each.effective_settings().get("granularity"),
-                device_ms=measured.device_ms.get(name),
-            )
-        )
-        if each.dropout is Dropout.MALDROP:
-            timings += [
-                Timing(
-                    form,
-                    [step + extra for step, extra in zip(measured.samples["none"], timing.seconds, strict=False)],
-                    math.nan,
-                    timing.agreement,
-                    timing.neurons,
-                    rho=each.rho,
-                    granularity=each.granularity,
-                )
-                for form, timing in slow.items()
-                if naive.fast_form(form) == each.selector.value
-            ]
-    return timings
+    with progress:
+        timings = time_cases(
+            configs, where, rounds=options.rounds, precision=options.precision / 100, budget=options.budget,
+            naive=options.naive, tick=progress.preparing,
+        )  # fmt: skip
+        if options.no_harm:
+            return timings
+        try:
+            steps = int(1000 * options.budget / timings[0].samples.median_ms)
+            return with_fidelity(timings, where, *_trained(configs[0], load_images(), where, steps))
+        except MaldropError as error:
+            progress.warn(f"no loss increase beside the times: {error}")
+            return timings
 
 
-def _present_scale(
-    points: Sequence[ScalePoint],
-    axis: str,
-    fixed: Mapping[str, Any],
-    machine: Mapping[str, Any],
-    load: float | None,
-    output: OutputOptions,
-    plot: Path | None,
-) -> None:
-    """Table, files and plot of the cost along an axis; ``fixed``: what stayed as it was."""
-    from maldrop_cli.cli.output import present
-    from maldrop_cli.record import describe_machine
-    from maldrop_cli.render.timings import scale_rows, scale_table, scale_title, where
-    from maldrop_cli.timing.timings import exponents, other_work
+def _trained(config: RunConfig, data: ImageData, where: Setting, steps: int) -> tuple[Any, Any, Any]:
+    """(model, normalise, probe images): after an epoch without dropout, or so many steps of one."""
+    from dataclasses import replace
 
-    fits = exponents(points)
-    rows = scale_rows(points, fits, axis, {**fixed, **where(machine)})
-    words = ", ".join(f"{name} {value}" for name, value in fixed.items())
-    present([scale_table(rows, fits, words, other_work(load))], rows, output)
-    if plot is not None:
-        from maldrop_cli.plots import save
-        from maldrop_cli.plots.scale import scale
+    import torch
 
-        save(scale(points, fits, axis, scale_title(axis), f"{words}; {describe_machine(machine)}"), plot)
+    from maldrop_cli.data.load import Split
+    from maldrop_cli.mask_metrics import probe_images
+    from maldrop_cli.train import Training
+
+    order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(0))
+    index = order[: max(steps * config.batch_size, 1)]
+    part = replace(data, train=Split(data.train.images[index], data.train.labels[index])).to(where.device)
+    training = Training(replace(config, epochs=1), part, where.device)
+    training.epoch()
+    return training.model, training.normalise, probe_images(data.train).to(where.device)

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from maldrop_cli.plots import style
 from maldrop_cli.render.tables import plus_minus
-from maldrop_cli.timing.timings import Exponent, ScalePoint
+from maldrop_cli.timing.scaling import Exponent, ScalePoint
 
 LABELS = {"width": "width of the layer (neurons)", "batch": "batch (images)", "rho": "rho (neurons)"}
 MARGIN = 1.15  # a factor

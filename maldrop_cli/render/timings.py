@@ -1,15 +1,20 @@
 """What `timeit` measured, as rows and tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import CNN, RunConfig
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, plus_minus, with_interval
-from maldrop_cli.timing.timings import Exponent, ScalePoint, Timing
+from maldrop_cli.timing.cases import Setting, Timing
+from maldrop_cli.timing.scaling import Exponent, ScalePoint
+from maldrop_cli.timing.timings import REFERENCES
+
+Row = Mapping[str, Any]
+WHERE = ("device", "device_name", "threads", "torch")  # columns
+ENDS = ("", "_lo", "_hi")  # of the columns of a value and its 95 % interval
 
 # Section 5.1.1: seconds for ten epochs of MNIST on a Tesla K80, and our subject of the same form.
 PAPER_SECONDS = {
@@ -20,171 +25,136 @@ PAPER_SECONDS = {
 }
 PAPER_EPOCHS, PAPER_IMAGES = 10, 60_000
 PAPER_SHAPE = (1, 32, 32)
+NO_PAPER_TABLE = (
+    "The paper's table (section 5.1.1) is of its CNN on MNIST: it is shown without --dataset, --model, --depth."
+)
+SCALE_TITLE = "Scoring, selecting and masking, without the last layer, along {}"
 
 
-def timing_rows(
-    timings: Sequence[Timing], config: RunConfig, machine: Mapping[str, Any], how: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    """One row a subject; ratios are medians of the ratios within each round, with a 95 % bootstrap interval.
+def timing_rows(timings: Sequence[Timing], setting: Setting, machine: Row) -> list[dict[str, Any]]:
+    """One row a case; ratios are medians of the ratios within each round, with a 95 % bootstrap interval.
 
-    ``machine``: as :func:`maldrop_cli.record.environment` gives it. ``how``: further columns that are the same
-    in all rows.
+    ``machine``: as :func:`maldrop_cli.record.environment` gives it.
     """
-    how = how or {}
-    context = {
-        "dataset": str(config.data.dataset),
-        "model": config.model,
-        "batch_size": config.batch_size,
-        **how,
-        **where(machine),
-    }
-    references = {timing.subject: timing for timing in timings}
+    references = {timing.samples.name: timing.samples.seconds for timing in timings}
     rows = []
     for timing in timings:
-        row: dict[str, Any] = {
-            "subject": timing.subject,
-            "median_ms": timing.median_ms,
-            "iqr_ms": timing.iqr_ms,
-            "device_ms": timing.median_device_ms,
-            "n_samples": len(timing.samples),
-        }
-        for name in ("none", "vanilla"):
-            ratio, low, high = timing.ratio_to(references[name])
-            row |= {f"ratio_vs_{name}": ratio, f"ratio_vs_{name}_lo": low, f"ratio_vs_{name}_hi": high}
-        row |= {
-            "peak_mb": timing.peak_mib,
-            "raised_mask": timing.raised,
-            "fidelity": timing.harm_of_joint,
-            "mask_of_joint": timing.mask_of_joint,
-            "mask_agreement": timing.agreement,
-            "neurons_timed": timing.neurons,
-            "rho": timing.rho,
-            "granularity": None if timing.granularity is None else str(timing.granularity),
-            **context,
-        }
-        rows.append(row)
+        samples, fidelity, config = timing.samples, timing.fidelity, timing.config
+        ratios: dict[str, float] = {}
+        for name in REFERENCES:
+            interval = ratio_interval(samples.seconds, references[name])
+            ratios |= {f"ratio_vs_{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
+        settings = config.effective_settings()
+        rows.append(
+            {
+                "subject": samples.name,
+                "median_ms": samples.median_ms,
+                "iqr_ms": samples.iqr_ms,
+                "device_ms": samples.median_device_ms,
+                "n_samples": len(samples.seconds),
+                **ratios,
+                "peak_mb": timing.peak_mib,
+                "raised_mask": fidelity and fidelity.mask,
+                "fidelity": fidelity and fidelity.of_joint,
+                "mask_of_joint": fidelity and fidelity.agreement,
+                "mask_agreement": timing.agreement,
+                "neurons_timed": timing.neurons,
+                "rho": settings.get("rho"),
+                "granularity": settings.get("granularity"),
+                "dataset": config.data.dataset,
+                "model": config.model,
+                "batch_size": config.batch_size,
+                "what": "layer" if setting.layer else "step",
+                "amp": "bf16" if setting.bf16 else "off",
+                "compiled": setting.compiled,
+                **{key: machine[key] for key in WHERE},
+            }
+        )
     return rows
 
 
-def where(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that say where it was timed; ``machine`` as of :func:`timing_rows`."""
-    return {key: machine[key] for key in ("device", "device_name", "threads", "torch")}
-
-
 def tables(
-    rows: Sequence[dict[str, Any]],
-    config: RunConfig,
-    shape: Sequence[int],
-    machine: Mapping[str, Any],
-    *,
-    naive: bool,
-    what: str = "A training step",
-    notes: Sequence[str] = (),
+    rows: Sequence[Row], config: RunConfig, setting: Setting, machine: Row, *, naive: bool, notes: Sequence[str] = ()
 ) -> list[Table]:
-    """The timings and, with ``naive``, the paper's beside them. ``notes``: what else to say under the table."""
-    size = "x".join(map(str, shape))
-    title = (
-        f"{what}: {config.data.dataset} shapes ({size}), {config.model}, batch {config.batch_size}, "
-        f"rho {config.rho}, granularity {config.granularity}"
-    )
-    notes = [
-        f"{rows[0]['n_samples']} interleaved samples on {describe_machine(machine)}. IQR: interquartile range. "
-        "Peak: memory that a step holds beyond the model's own.",
-        *device_notes(rows),
-        *_naive_notes(rows),
-        *notes,
-    ]
-    comparable = config.model == CNN and config.depth == RunConfig.depth and tuple(shape) == PAPER_SHAPE
-    if naive and not comparable:
-        notes.append(
-            "The paper's table (section 5.1.1) is of its CNN on MNIST: it is shown without --dataset, --model, --depth."
-        )
-    paper = [paper_table(rows, config.batch_size)] if naive and comparable else []
-    return [timing_table(rows, title, notes), *paper]
+    """Median, spread, ratios, memory and what the masks do; with ``naive``, the paper's table after it. ``config``:
+    whose rho the title tells. ``notes``: further lines under the table."""
 
-
-def _naive_notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """How the times of the per-neuron forms came about."""
-    timed = [f"{row['subject']} {row['neurons_timed']}" for row in rows if row["neurons_timed"] is not None]
-    if not timed:
-        return []
-    return [
-        "The per-neuron forms: their scores on some of the neurons, times all by those, and a step without dropout "
-        f"added. Neurons timed: {', '.join(timed)}."
-    ]
-
-
-def timing_table(rows: Sequence[dict[str, Any]], title: str, notes: Sequence[str]) -> Table:
-    """Median, spread, ratios, memory."""
-
-    def ratio(row: dict[str, Any], name: str) -> str:
-        value, low, high = (row[f"ratio_vs_{name}{end}"] for end in ("", "_lo", "_hi"))
-        if value == 1.0 and row["subject"] == name:
-            return "1"
-        return with_interval(value, low, high)
+    def ratio(row: Row, name: str) -> str:
+        return "1" if row["subject"] == name else with_interval(*(row[f"ratio_vs_{name}{end}"] for end in ENDS))
 
     columns = [
         Column("subject", [row["subject"] for row in rows], left=True),
-        Column("median ms", [number(row["median_ms"], 2) for row in rows]),
-        Column("IQR ms", [number(row["iqr_ms"], 2) for row in rows]),
-        *device_column(rows),
-        Column("× none [95 %]", [ratio(row, "none") for row in rows]),
-        Column("× vanilla [95 %]", [ratio(row, "vanilla") for row in rows]),
-        Column("peak MiB", [number(row["peak_mb"], 1) for row in rows]),
+        *_numbers(rows, "median ms", "median_ms", 2),
+        *_numbers(rows, "IQR ms", "iqr_ms", 2),
+        *_numbers(rows, "device ms", "device_ms", 2),
+        *(Column(f"× {name} [95 %]", [ratio(row, name) for row in rows]) for name in REFERENCES),
+        *_numbers(rows, "peak MiB", "peak_mb", 1),
+        *_numbers(rows, "loss increase", "raised_mask", 3, sign=True),
+        *_numbers(rows, "% of joint's", "fidelity", 1),
+        *_numbers(rows, "overlap with joint %", "mask_of_joint", 1),
+        *_numbers(rows, "overlap with fast form %", "mask_agreement", 1),
     ]
-    if any(row["raised_mask"] is not None for row in rows):
-        columns += [
-            Column("raises the loss by", [number(row["raised_mask"], 3, sign=True) for row in rows]),
-            Column("of joint's %", [number(row["fidelity"], 1) for row in rows]),
-            Column("mask as joint's %", [number(row["mask_of_joint"], 1) for row in rows]),
-        ]
-    if any(row["mask_agreement"] is not None for row in rows):
-        columns.append(Column("mask as the fast form's %", [number(row["mask_agreement"], 1) for row in rows]))
-    return Table(title, columns, notes)
+    title = (
+        f"{'The last layer' if setting.layer else 'A training step'}: {config.data.dataset} shapes "
+        f"({'x'.join(map(str, setting.shape))}), {config.model}, batch {config.batch_size}, rho {config.rho}, "
+        f"granularity {config.granularity}"
+    )
+    comparable = config.model == CNN and config.depth == RunConfig.depth and setting.shape == PAPER_SHAPE
+    notes = [
+        f"{rows[0]['n_samples']} interleaved samples on {describe_machine(machine)}. IQR: interquartile range. "
+        "Peak: memory that a step holds beyond the model's own.",
+        *_device_notes(rows),
+        *_naive_notes(rows),
+        *notes,
+        *([NO_PAPER_TABLE] if naive and not comparable else []),
+    ]
+    return [Table(title, columns, notes), *([_paper_table(rows, config.batch_size)] if naive and comparable else [])]
 
 
-def device_column(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> list[Column]:
-    """Medians on the device's own clock, where it was measured."""
-    if all(row["device_ms"] is None for row in rows):
+def _naive_notes(rows: Sequence[Row]) -> list[str]:
+    timed = [f"{row['subject']} {row['neurons_timed']}" for row in rows if row["neurons_timed"] is not None]
+    how = "The per-neuron forms: the scores of some of the neurons, scaled up to all, and a step without dropout."
+    return [f"{how} Neurons timed: {', '.join(timed)}."] if timed else []
+
+
+def _device_notes(rows: Sequence[Row]) -> list[str]:
+    note = "Device ms: the same steps between two events on the device, its waiting for the host included."
+    return [note] if any(row["device_ms"] is not None for row in rows) else []
+
+
+def _numbers(rows: Sequence[Row], heading: str, key: str, digits: int, *, sign: bool = False) -> list[Column]:
+    """A column, or none where no row has a value."""
+    if all(row[key] is None for row in rows):
         return []
-    return [Column("device ms", [number(row["device_ms"], digits) for row in rows])]
+    return [Column(heading, [number(row[key], digits, sign=sign) for row in rows])]
 
 
-def device_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How they came about."""
-    if all(row["device_ms"] is None for row in rows):
-        return []
-    return ["Device ms: the same steps between two events on the device, its waiting for the host included."]
-
-
-def paper_table(rows: Sequence[dict[str, Any]], batch_size: int) -> Table:
+def _paper_table(rows: Sequence[Row], batch_size: int) -> Table:
     """Section 5.1.1 beside ours: seconds for ten epochs of 60,000 images, from the median step."""
     steps = PAPER_EPOCHS * math.ceil(PAPER_IMAGES / batch_size)
-    ours = {row["subject"]: row for row in rows if row["subject"] in PAPER_SECONDS}
-    forms = [name for name in PAPER_SECONDS if name in ours]
-    seconds = {name: ours[name]["median_ms"] / 1000 * steps for name in forms}
+    ours = {row["subject"]: row["median_ms"] / 1000 * steps for row in rows}
+    forms = [(name, form, seconds) for name, (form, seconds) in PAPER_SECONDS.items() if name in ours]
+    without = PAPER_SECONDS["none"][1]
     columns = [
-        Column("form", [f"{PAPER_SECONDS[name][0]}: {name}" for name in forms], left=True),
-        Column("paper s", [f"{PAPER_SECONDS[name][1]:,.0f}" for name in forms]),
-        Column("ours s", [f"{seconds[name]:,.0f}" for name in forms]),
-        Column("paper × none", [number(PAPER_SECONDS[name][1] / PAPER_SECONDS["none"][1], 2) for name in forms]),
-        Column("ours × none", [number(seconds[name] / seconds["none"], 2) for name in forms]),
+        Column("form", [f"{form}: {name}" for name, form, _ in forms], left=True),
+        Column("paper s", [f"{seconds:,.0f}" for _, _, seconds in forms]),
+        Column("ours s", [f"{ours[name]:,.0f}" for name, _, _ in forms]),
+        Column("paper × none", [number(seconds / without, 2) for _, _, seconds in forms]),
+        Column("ours × none", [number(ours[name] / ours["none"], 2) for name, _, _ in forms]),
     ]
     notes = [
-        f"Ours: the median step times {steps:,} steps (batch {batch_size}); evaluation and data loading are not in it. "
+        f"Ours: the median step times {steps:,} steps (batch {batch_size}), without evaluation and data loading. "
         "The paper's: MNIST on a Tesla K80."
     ]
     return Table("Ten epochs of 60,000 images, the paper's section 5.1.1 beside ours", columns, notes)
 
 
 def phase_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
-    """Where the time of a step goes, in milliseconds, one row a subject."""
-    names = list(phases)
-    parts = list(next(iter(phases.values())))
+    """Where the time of a step goes, in milliseconds, one row a case; ``phases`` in seconds."""
+    milliseconds = [{**each, "sum": sum(each.values())} for each in phases.values()]
     columns = [
-        Column("subject", names, left=True),
-        *(Column(f"{part} ms", [number(1000 * phases[name][part], 2) for name in names]) for part in parts),
-        Column("sum ms", [number(1000 * sum(phases[name].values()), 2) for name in names]),
+        Column("subject", list(phases), left=True),
+        *(Column(f"{part} ms", [number(1000 * each[part], 2) for each in milliseconds]) for part in milliseconds[0]),
     ]
     notes = [
         "forward: to the hidden layer. score: alone. select: the selector beyond that. mask: the last layer and the "
@@ -193,37 +163,10 @@ def phase_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
     return Table("Phases of a step, medians", columns, notes)
 
 
-def scale_title(axis: str) -> str:
-    """What is timed."""
-    return f"Scoring, selecting and masking, without the last layer, along {axis}"
-
-
-def scale_table(
-    rows: Sequence[Mapping[str, Any]], exponents: Sequence[Exponent], fixed: str, notes: Sequence[str] = ()
-) -> Table:
-    """Cost along an axis, one row a selector and value, as :func:`scale_rows` gives them, with the fitted exponent in
-    the notes. ``fixed``: what stays as it is along the axis. ``notes``: what else to say under the table."""
-    axis = rows[0]["axis"]
-
-    medians = [[row[f"median_ms{end}"] for end in ("", "_lo", "_hi")] for row in rows]
-    columns = [
-        Column("selector", [row["subject"] for row in rows], left=True),
-        Column(axis, [str(row["value"]) for row in rows]),
-        Column("median ms [95 %]", [with_interval(*each) for each in medians]),
-        *device_column(rows, 3),
-    ]
-    growth = [
-        f"{each.selector}: time grows as {axis} to the power {plus_minus(each.exponent, each.half, 2)} (least squares)."
-        for each in exponents
-    ]
-    return Table(f"{scale_title(axis)}: {fixed}", columns, [*growth, *device_notes(rows), *notes])
-
-
 def scale_rows(
-    points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str, context: Mapping[str, Any]
+    points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str, fixed: Row, machine: Row
 ) -> list[dict[str, Any]]:
-    """One row a selector and value."""
-    by_selector = {each.selector: each for each in exponents}
+    """One row a selector and value. ``fixed``: what stays the same along the axis."""
     return [
         {
             "subject": point.selector,
@@ -233,9 +176,29 @@ def scale_rows(
             "median_ms_lo": 1000 * point.low,
             "median_ms_hi": 1000 * point.high,
             "device_ms": point.device_ms,
-            "exponent": by_selector[point.selector].exponent,
-            "exponent_ci95": by_selector[point.selector].half,
-            **context,
+            "exponent": each.exponent,
+            "exponent_ci95": each.half,
+            **fixed,
+            **{key: machine[key] for key in WHERE},
         }
+        for each in exponents
         for point in points
+        if point.selector == each.selector
     ]
+
+
+def scale_table(rows: Sequence[Row], fixed: str, notes: Sequence[str] = ()) -> Table:
+    """The rows of :func:`scale_rows`, with the exponents in the notes. ``fixed``: what stays the same along the axis.
+    ``notes``: further lines under the table."""
+    axis = rows[0]["axis"]
+    columns = [
+        Column("selector", [row["subject"] for row in rows], left=True),
+        Column(axis, [str(row["value"]) for row in rows]),
+        Column("median ms [95 %]", [with_interval(*(row[f"median_ms{end}"] for end in ENDS)) for row in rows]),
+        *_numbers(rows, "device ms", "device_ms", 3),
+    ]
+    exponents = {row["subject"]: plus_minus(row["exponent"], row["exponent_ci95"], 2) for row in rows}
+    growth = [
+        f"{name}: time grows as {axis} to the power {power} (least squares)." for name, power in exponents.items()
+    ]
+    return Table(f"{SCALE_TITLE.format(axis)}: {fixed}", columns, [*growth, *_device_notes(rows), *notes])

@@ -1,19 +1,19 @@
-"""What is timed: whole training steps, or the last layer alone, all on one random batch."""
-
-from __future__ import annotations
+"""What is timed: whole training steps, or the last layer alone. All cases get the same random batch and weights."""
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from maldrop_cli.config import Dropout, RunConfig
 from maldrop_cli.dropout.scores import LastLayer
-from maldrop_cli.models import Classifier, Shape, build_model, describe_head, make_optimizer
-from maldrop_cli.timing.clock import Subject
+from maldrop_cli.mask_metrics import Fidelity
+from maldrop_cli.models import Classifier, Shape, build_model, make_optimizer
+from maldrop_cli.timing.clock import Case, Samples
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,37 @@ class Setting:
     compiled: bool = False
 
 
+@dataclass(frozen=True)
+class Timing:
+    """All that is known of a case. ``fidelity``: what its masks do to a trained network; None where it has no such
+    masks. Of a per-neuron form, ``config`` is that of the fast form, ``neurons``, how many were timed, and
+    ``agreement``, the share of the neurons that it drops, in percent, that the fast form drops too."""
+
+    config: RunConfig
+    samples: Samples
+    peak_mib: float = math.nan
+    fidelity: Fidelity | None = None
+    neurons: int | None = None
+    agreement: float | None = None
+
+
 def name_of(config: RunConfig) -> str:
-    """``maldrop`` goes by the name of its selector."""
+    """The dropout variant; ``maldrop`` goes by the name of its selector."""
     return str(config.selector if config.dropout is Dropout.MALDROP else config.dropout)
 
 
-def subjects(configs: Sequence[RunConfig], setting: Setting) -> list[Subject]:
-    """One for each config, on the same batch and with the same weights."""
-    return [Subject(name_of(config), step_of(fresh_model(config, setting), config, setting)) for config in configs]
+def training_steps(configs: Sequence[RunConfig], setting: Setting) -> list[Case]:
+    """A case for each config."""
+    return [Case(name_of(config), step_of(fresh_model(config, setting), config, setting)) for config in configs]
 
 
 def step_of(model: Classifier, config: RunConfig, setting: Setting) -> Callable[[], None]:
-    """A training step of ``model`` on a random batch, always the same."""
-    labels = random_labels(config.batch_size, setting)
+    """A training step of ``model`` on the random batch."""
+    inputs, labels = random_batch(config, setting)
     forward: Callable[[Tensor, Tensor], Tensor] = model
-    inputs, optimizer = random_images(config.batch_size, setting), None
+    optimizer = None
     if setting.layer:
-        forward, inputs = model.head, random_hidden(config, setting).requires_grad_()
+        forward, inputs = model.head, random_layer(model, labels).hidden_ND.requires_grad_()
     else:
         optimizer = make_optimizer(model, config, setting.device)
     if setting.compiled:
@@ -72,27 +86,15 @@ def fresh_model(config: RunConfig, setting: Setting) -> Classifier:
     return build_model(config, setting.shape, setting.classes, noise).to(setting.device).train()
 
 
-def random_images(examples: int, setting: Setting) -> Tensor:
-    """(N, C, H, W), normally distributed."""
-    return torch.randn((examples, *setting.shape), generator=torch.Generator().manual_seed(0)).to(setting.device)
+def random_batch(config: RunConfig, setting: Setting) -> tuple[Tensor, Tensor]:
+    """(images (N, C, H, W), normally distributed, labels_N)."""
+    images = torch.randn((config.batch_size, *setting.shape), generator=torch.Generator().manual_seed(0))
+    labels_N = torch.randint(0, setting.classes, images.shape[:1], generator=torch.Generator().manual_seed(0))
+    return images.to(setting.device), labels_N.to(setting.device)
 
 
-def random_labels(examples: int, setting: Setting) -> Tensor:
-    """labels_N."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, setting.classes, (examples,), generator=generator).to(setting.device)
-
-
-def random_hidden(config: RunConfig, setting: Setting) -> Tensor:
-    """hidden_ND, normally distributed and after a ReLU, as the layer before the last usually is."""
-    width = describe_head(config, setting.shape, setting.classes).width
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((config.batch_size, width), generator=generator).relu().to(setting.device)
-
-
-def last_layer(config: RunConfig, setting: Setting) -> LastLayer:
-    """What the selectors see: a random batch, and the fresh weights of the model's head."""
-    head: nn.Linear = fresh_model(replace(config, dropout=Dropout.NONE), setting).head
-    bias = None if head.bias is None else head.bias.detach()
-    labels = random_labels(config.batch_size, setting)
-    return LastLayer(random_hidden(config, setting), head.weight.detach(), bias, labels)
+def random_layer(model: Classifier, labels_N: Tensor) -> LastLayer:
+    """The model's head with a random input: hidden_ND, normally distributed, after a ReLU."""
+    weight_CD, bias_C = model.head.weight.detach(), model.head.bias
+    hidden_ND = torch.randn((len(labels_N), weight_CD.shape[1]), generator=torch.Generator().manual_seed(0)).relu()
+    return LastLayer(hidden_ND.to(weight_CD), weight_CD, None if bias_C is None else bias_C.detach(), labels_N)

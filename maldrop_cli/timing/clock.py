@@ -1,36 +1,34 @@
-"""The clock: interleaved samples, until every ratio is known well enough."""
+"""The clock: interleaved samples, until every ratio is known well enough; and the peak memory of a step."""
 
-from __future__ import annotations
-
-import gc
+import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import timeit
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.machine import synchronize
-from maldrop_cli.timing.events import DeviceTimer, device_timer
 
 SAMPLE_SECONDS = 0.02  # a sample holds as many steps as fit, at least one: far above a clock's resolution
 MAX_STEPS = 200
-WARM_UP = 3  # steps of each subject that are thrown away at least
-SETTLED = 0.1  # warm-up goes on until a step takes no less than the one before, but for this share
-MAX_WARM_UP = 20
-MIN_ROUNDS = 10
-MAX_ROUNDS = 2000
+MIN_WARM_UP, MAX_WARM_UP = 3, 20  # steps of each case that are thrown away
+SETTLED = 0.1  # warm-up ends when a step is no longer faster than the one before by this share
+MIN_ROUNDS, MAX_ROUNDS = 10, 2000
 CHECK_EVERY = 5  # rounds
 
 Clock = Callable[[], float]
 Tick = Callable[[str, int, int], None]  # what, done, in all
 
 
-@dataclass(frozen=True)
-class Subject:
+class Case(NamedTuple):
     """Something to time: ``step`` does it once."""
 
     name: str
@@ -38,22 +36,46 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """``samples``: by subject, seconds a step, the i-th of each from the same round. ``widest``: how far the 95 %
-    interval of a ratio to one of the references reaches to either side at most, as a share of the ratio, and whose.
-    ``budget_spent``: the time was up before all were narrow enough. ``sample_seconds``: what the shortest sample took
-    in all. ``device_ms``: by subject, milliseconds a step on the device's own clock, of the same steps as ``samples``;
-    empty where the device has none."""
+class Samples:
+    """The times of a case. ``seconds``: a step's, the i-th from round i. ``steps``: in a sample. ``device_ms``:
+    milliseconds of the same steps on the device's own clock; None where the device has none."""
 
-    samples: dict[str, list[float]]
-    widest: tuple[float, str]
-    budget_spent: bool
-    sample_seconds: float
-    device_ms: Mapping[str, list[float]] = field(default_factory=dict)
+    name: str
+    seconds: list[float]
+    steps: int = 1
+    device_ms: list[float] | None = None
+
+    @property
+    def median_ms(self) -> float:
+        return 1000 * median(self.seconds)
+
+    @property
+    def iqr_ms(self) -> float:
+        low, high = np.percentile(self.seconds, [25, 75])
+        return float(1000 * (high - low))
+
+    @property
+    def median_device_ms(self) -> float | None:
+        return median(self.device_ms) if self.device_ms else None
+
+
+class DeviceTimer(NamedTuple):
+    """Marks the begin and the end of a sample; ``milliseconds``: between them, once the device is synchronised."""
+
+    start: Callable[[], None]
+    stop: Callable[[], None]
+    milliseconds: Callable[[], float]
+
+
+def cuda_timer(device: torch.device) -> DeviceTimer:
+    """Two CUDA events, on the stream of ``device``: by default they would be on that of the current device."""
+    stream = torch.cuda.current_stream(device)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    return DeviceTimer(lambda: begin.record(stream), lambda: end.record(stream), lambda: begin.elapsed_time(end))
 
 
 def measure(
-    subjects: Sequence[Subject],
+    cases: Sequence[Case],
     device: torch.device,
     references: Sequence[str],
     *,
@@ -63,87 +85,91 @@ def measure(
     clock: Clock = time.perf_counter,
     timer: DeviceTimer | None = None,
     tick: Tick = lambda what, done, total: None,
-    rng: random.Random | None = None,
-) -> Measured:
-    """Time every subject once a round, in random order, until the 95 % interval of its ratio to each of the
-    ``references`` is within +-``precision`` of it, or ``budget`` seconds are spent; with ``rounds``, so many times.
+) -> list[Samples]:
+    """Time every case once a round, in random order, until the 95 % interval of its ratio to each of the ``references``
+    is within +-``precision`` of it, or ``budget`` seconds are spent; with ``rounds``, that many times.
 
-    A sample is of as many steps as fit into a fiftieth of a second. The device is synchronised before and after it, and
-    the garbage collector waits. Warm-up is thrown away: at least three steps, and until they no longer become faster.
+    A sample holds as many steps as fit into a fiftieth of a second. The device is synchronised before and after it, and
+    the garbage collector is off. Warm-up steps are thrown away: at least three, and until they no longer become faster.
     ``timer``: measures the same steps on the device's own clock; by default CUDA events, on a CUDA device.
     """
-    rng, timer = rng or random.Random(0), timer or device_timer(device)
-    began = clock()
+    if timer is None and device.type == "cuda":
+        timer = cuda_timer(device)
+    rng, began = random.Random(0), clock()
 
-    def sample(subject: Subject, steps: int) -> float:
-        synchronize(device)
-        if timer:
-            timer.start()
-        begin = clock()
-        for _ in range(steps):
-            subject.step()
-        if timer:
-            timer.stop()
-        synchronize(device)
-        return (clock() - begin) / steps
+    def sample(case: Case, steps: int) -> float:
+        def begin() -> None:
+            synchronize(device)
+            if timer:
+                timer.start()
 
-    with _without_garbage_collection():
-        steps = {}
-        for subject in subjects:
-            warm = _warm_up(lambda subject=subject: sample(subject, 1))  # type: ignore[misc]
-            steps[subject.name] = max(1, min(MAX_STEPS, round(SAMPLE_SECONDS / max(warm, 1e-9))))
-        samples: dict[str, list[float]] = {subject.name: [] for subject in subjects}
-        device_ms: dict[str, list[float]] = {subject.name: [] for subject in subjects if timer}
-        done, finished, spent = 0, False, False
-        while not finished:
-            for subject in rng.sample(list(subjects), len(subjects)):
-                samples[subject.name].append(sample(subject, steps[subject.name]))
-                if timer:
-                    device_ms[subject.name].append(timer.milliseconds() / steps[subject.name])
-            done += 1
-            if rounds is not None:
-                finished = done >= rounds
-                tick("timing rounds", done, rounds)
-                continue
-            spent = clock() - began >= budget or done >= MAX_ROUNDS
-            if spent or (done >= MIN_ROUNDS and done % CHECK_EVERY == 0):
-                finished = spent or widest_interval(samples, references)[0] <= precision
+        def run() -> None:
+            for _ in range(steps):
+                case.step()
+            if timer:
+                timer.stop()
+            synchronize(device)
+
+        return timeit.timeit(run, begin, clock, number=1) / steps  # without the garbage collector
+
+    measured = []
+    for case in cases:
+        steps = round(SAMPLE_SECONDS / max(_warm_up(partial(sample, case, 1)), 1e-9))
+        measured.append(Samples(case.name, [], max(1, min(MAX_STEPS, steps)), [] if timer else None))
+    for done in itertools.count(1):
+        for case, own in rng.sample(list(zip(cases, measured, strict=True)), len(cases)):
+            own.seconds.append(sample(case, own.steps))
+            if timer and own.device_ms is not None:
+                own.device_ms.append(timer.milliseconds() / own.steps)
+        if rounds is not None:
+            finished = done >= rounds
+            tick("timing rounds", done, rounds)
+        else:
+            finished = clock() - began >= budget or done >= MAX_ROUNDS
+            if not finished and done >= MIN_ROUNDS and done % CHECK_EVERY == 0:
+                finished = widest_interval(measured, references)[0] <= precision
             tick("timing, % of the budget", 100 if finished else min(99, int(100 * (clock() - began) / budget)), 100)
-    widest = widest_interval(samples, references)
-    shortest = min(steps[name] * min(each) for name, each in samples.items())
-    return Measured(samples, widest, spent and rounds is None and widest[0] > precision, shortest, device_ms)
+        if finished:
+            break
+    return measured
 
 
-def widest_interval(samples: dict[str, list[float]], references: Sequence[str]) -> tuple[float, str]:
-    """How far the interval of any ratio to a reference reaches to either side at most, as a share of the ratio, and the
-    subject whose it is."""
+def widest_interval(measured: Sequence[Samples], references: Sequence[str]) -> tuple[float, str]:
+    """Of all 95 % intervals of ratios to the references, the widest: how far its longer side reaches, as a share of the
+    ratio (infinite for a single sample), and whose it is."""
     widths = [(0.0, "")]
-    for reference in references:
-        for name in samples.keys() - {reference}:
-            ratio, low, high = ratio_interval(samples[name], samples[reference])
+    for own, reference in itertools.permutations(measured, 2):
+        if reference.name in references:
+            ratio, low, high = ratio_interval(own.seconds, reference.seconds)
             side = max(high - ratio, ratio - low) / ratio
-            widths.append((side if math.isfinite(side) else math.inf, name))  # of one sample, nothing is known
+            widths.append((side if math.isfinite(side) else math.inf, own.name))
     return max(widths)
 
 
 def _warm_up(step: Callable[[], float]) -> float:
-    """Seconds of the last of the steps that are thrown away."""
+    """Seconds of the last step that is thrown away."""
     before = step()
     for number in range(2, MAX_WARM_UP + 1):
         now = step()
-        if number >= WARM_UP and now > (1 - SETTLED) * before:
+        if number >= MIN_WARM_UP and now > (1 - SETTLED) * before:
             break
         before = now
     return now
 
 
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def peak_mib(step: Callable[[], None], device: torch.device) -> float:
+    """The most memory, in MiB, that one step holds beyond what was held before it; nan where torch doesn't tell."""
+    if device.type == "cuda":
+        synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    if device.type != "cpu":
+        return math.nan
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    held = itertools.accumulate((event.nbytes() for event in events if event.name() == "[memory]"), initial=0)
+    return float(max(held)) / 2**20

@@ -1,92 +1,69 @@
-"""The per-neuron forms that the paper calls too slow, timed on as many neurons as there is time for."""
-
-from __future__ import annotations
+"""The per-neuron forms that the paper calls too slow, timed on as many neurons as the budget allows."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from maldrop_cli.config import Granularity, RunConfig
-from maldrop_cli.dropout import SELECTORS
+import torch
+
+from maldrop_cli.config import RunConfig
+from maldrop_cli.dropout import SELECTORS, TargetedDropout
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.dropout.scores import LastLayer, Options, omega_value
+from maldrop_cli.dropout.scores import LastLayer, Options
 from maldrop_cli.dropout.selectors import mask_of, top_rho
 from maldrop_cli.machine import synchronize
 from maldrop_cli.mask_metrics import overlap
-from maldrop_cli.timing.cases import Setting, last_layer
-from maldrop_cli.timing.clock import Clock
+from maldrop_cli.timing.cases import Setting, Timing, fresh_model, random_batch, random_layer
+from maldrop_cli.timing.clock import Clock, Samples
 
 REPEATS = 3
-AGREEMENT_EXAMPLES = 8
-FIRST_NEURONS = 4
+MIN_NEURONS = 4
+AGREEMENT_EXAMPLES, AGREEMENT_NEURONS = 8, 512
 
 
-@dataclass(frozen=True)
-class NaiveTiming:
-    """``seconds``: for the scores of all D neurons, from ``neurons`` of them times D/neurons, three times over.
-    ``agreement``: the share of its dropped neurons, in percent, that its fast form drops too."""
+def time_naive(
+    name: str, config: RunConfig, setting: Setting, none: Samples, budget: float, clock: Clock = time.perf_counter
+) -> Timing:
+    """Time the naive form ``name`` of the config's selector: its step is a step of ``none``, without dropout, and the
+    scores of all D neurons, which are those of ``neurons`` of them, times D/neurons. ``budget``: seconds."""
+    layer, options = _layer(config, setting)
+    width = layer.hidden_ND.shape[1]
 
-    seconds: Sequence[float]
-    neurons: int
-    agreement: float
+    def seconds(neurons: int) -> float:
+        part = _part(layer, neurons)
+        synchronize(setting.device)
+        begin = clock()
+        NAIVE[name][1](part, options)
+        synchronize(setting.device)
+        return clock() - begin
 
-
-def naive_timings(
-    configs: Sequence[RunConfig], setting: Setting, budget: float, clock: Clock = time.perf_counter
-) -> Mapping[str, NaiveTiming]:
-    """By name, for every config whose selector has a naive form; ``budget``: seconds for each."""
-    found = {}
-    for config in configs:
-        for name, (fast, score) in NAIVE.items():
-            if fast != config.selector.value:
-                continue
-            layer = last_layer(config, setting)
-            options = _options(config, layer)
-            width = layer.hidden_ND.shape[1]
-
-            def seconds(neurons: int, layer: LastLayer = layer, options: Options = options) -> float:
-                part = layer._replace(
-                    hidden_ND=layer.hidden_ND[:, :neurons], weight_CD=layer.weight_CD[:, :neurons].contiguous()
-                )
-                synchronize(setting.device)
-                begin = clock()
-                score(part, options)  # noqa: B023  # called before the next turn
-                synchronize(setting.device)
-                return clock() - begin
-
-            neurons, spent = min(FIRST_NEURONS, width), seconds(min(FIRST_NEURONS, width))
-            while neurons < width and 2 * REPEATS * spent < budget:
-                neurons = min(2 * neurons, width)
-                spent = seconds(neurons)
-            samples = [seconds(neurons) * width / neurons for _ in range(REPEATS)]
-            found[name] = NaiveTiming(samples, neurons, agreement(config, setting, name))
-    return found
+    neurons = min(MIN_NEURONS, width)
+    spent = seconds(neurons)
+    while neurons < width and 2 * REPEATS * spent < budget:
+        neurons = min(2 * neurons, width)
+        spent = seconds(neurons)
+    steps = [step + seconds(neurons) * width / neurons for step in none.seconds[:REPEATS]]
+    return Timing(config, Samples(name, steps), neurons=neurons, agreement=_agreement(name, config, setting))
 
 
-def agreement(config: RunConfig, setting: Setting, name: str) -> float:
-    """The share of the neurons dropped by the naive form ``name``, in percent, that its fast form drops too: on eight
-    examples and at most 512 neurons, in float64 on the CPU."""
-    layer = last_layer(config, setting)
+def _agreement(name: str, config: RunConfig, setting: Setting) -> float:
+    """``agreement`` of a :class:`Timing`: on a few examples and neurons, in float64 on the CPU."""
+    layer, options = _layer(config, replace(setting, device=torch.device("cpu")), torch.float64)
     assert layer.labels_N is not None
-    bias_C = None if layer.bias_C is None else layer.bias_C.cpu().double()
-    neurons = slice(0, 512)
-    layer = LastLayer(
-        layer.hidden_ND[:AGREEMENT_EXAMPLES, neurons].cpu().double(),
-        layer.weight_CD[:, neurons].cpu().double(),
-        bias_C,
-        layer.labels_N[:AGREEMENT_EXAMPLES].cpu(),
-    )
+    few = slice(AGREEMENT_EXAMPLES)
+    layer = _part(layer._replace(hidden_ND=layer.hidden_ND[few], labels_N=layer.labels_N[few]), AGREEMENT_NEURONS)
     fast, score = NAIVE[name]
-    rho, options = min(config.rho, layer.hidden_ND.shape[1]), _options(config, layer)
+    rho = min(config.rho, layer.hidden_ND.shape[1])
     drops = [select(layer, rho, options) for select in (SELECTORS[fast], top_rho(score))]
     return 100 * overlap(*(~mask_of(layer.hidden_ND, drop) for drop in drops))
 
 
-def _options(config: RunConfig, layer: LastLayer) -> Options:
-    classes, width = layer.weight_CD.shape
-    return Options(omega_value(config.omega, width, classes), config.granularity is Granularity.SAMPLE)
+def _layer(config: RunConfig, setting: Setting, dtype: torch.dtype = torch.float32) -> tuple[LastLayer, Options]:
+    model, (_, labels_N) = fresh_model(config, setting).to(dtype), random_batch(config, setting)
+    assert isinstance(model.head.regulariser, TargetedDropout)
+    return random_layer(model, labels_N), model.head.regulariser.options
 
 
-def fast_form(name: str) -> str:
-    """The selector of which ``name`` is the naive form."""
-    return NAIVE[name][0]
+def _part(layer: LastLayer, neurons: int) -> LastLayer:
+    """The first ``neurons``."""
+    weight_CD = layer.weight_CD[:, :neurons].contiguous()
+    return layer._replace(hidden_ND=layer.hidden_ND[:, :neurons], weight_CD=weight_CD)

@@ -1,10 +1,8 @@
 """Where the time of a step goes."""
 
-from __future__ import annotations
-
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 import torch.nn.functional as F
 
@@ -15,78 +13,61 @@ from maldrop_cli.dropout.scores import SCORES, LastLayer
 from maldrop_cli.dropout.selectors import scores_apart
 from maldrop_cli.machine import synchronize
 from maldrop_cli.models import make_optimizer
-from maldrop_cli.timing.cases import Setting, fresh_model, name_of, random_images, random_labels
-from maldrop_cli.timing.clock import WARM_UP, Clock
+from maldrop_cli.timing.cases import Setting, fresh_model, name_of, random_batch
+from maldrop_cli.timing.clock import MIN_WARM_UP, Clock
 
 PHASES = ("forward", "score", "select", "mask", "backward", "optimizer")
 
 
 def phases(
     configs: Sequence[RunConfig], setting: Setting, rounds: int, clock: Clock = time.perf_counter
-) -> dict[str, dict[str, float]]:
-    """By subject, the median seconds of each phase of a training step, the device synchronised in between.
+) -> dict[str, Mapping[str, float]]:
+    """By case, the median seconds of each phase of a training step. The device is synchronised after each phase.
 
     ``forward``: to the hidden layer. ``score``: the score alone, by a call of its own. ``select``: the selector less
     the score. ``mask``: the last layer and the loss less the selector. A selector that searches sets, or scores only
     the neurons that it decides about, is all ``select``.
     """
-    found: dict[str, dict[str, list[float]]] = {}
-    steppers = {name_of(config): _Stepper(config, setting, clock) for config in configs}
-    for number in range(WARM_UP + rounds):
-        for name, stepper in steppers.items():
-            seconds = stepper.step()
-            if number >= WARM_UP:
-                for phase, value in seconds.items():
-                    found.setdefault(name, {}).setdefault(phase, []).append(value)
+    steps = [_step_in_phases(config, setting, clock) for config in configs]
+    measured = [[step() for step in steps] for _ in range(MIN_WARM_UP + rounds)][MIN_WARM_UP:]
     return {
-        name: {phase: statistics.median(values) for phase, values in by_phase.items()}
-        for name, by_phase in found.items()
+        name_of(config): {phase: median(step[phase] for step in own) for phase in PHASES}
+        for config, own in zip(configs, zip(*measured, strict=True), strict=True)
     }
 
 
-class _Stepper:
-    def __init__(self, config: RunConfig, setting: Setting, clock: Clock) -> None:
-        self.model = fresh_model(config, setting)
-        self.optimizer = make_optimizer(self.model, config, setting.device)
-        self.images, self.labels = random_images(config.batch_size, setting), random_labels(config.batch_size, setting)
-        self.device, self.clock = setting.device, clock
+def _step_in_phases(config: RunConfig, setting: Setting, clock: Clock) -> Callable[[], dict[str, float]]:
+    """A training step that returns the seconds of each phase."""
+    model = fresh_model(config, setting)
+    optimizer = make_optimizer(model, config, setting.device)
+    images, labels_N = random_batch(config, setting)
+    part = mask_metrics.counted(model.head.regulariser)
+    last = 0.0
 
-    def _now(self) -> float:
-        synchronize(self.device)
-        return self.clock()
+    def lap() -> float:
+        """Seconds since the last call."""
+        nonlocal last
+        synchronize(setting.device)
+        before, last = last, clock()
+        return last - before
 
-    def step(self) -> dict[str, float]:
-        start = self._now()
-        hidden = self.model.backbone(self.images)
-        after_forward = self._now()
-        head = self.model.head
-        score, select = self._choosing(LastLayer(hidden.detach(), head.weight, head.bias, self.labels))
-        before_head = self._now()
-        loss = F.cross_entropy(head(hidden, self.labels), self.labels)
-        after_head = self._now()
-        self.optimizer.zero_grad()
+    def step() -> dict[str, float]:
+        lap()
+        hidden_ND = model.backbone(images)
+        seconds = dict.fromkeys(PHASES, 0.0) | {"forward": lap()}
+        if isinstance(part, TargetedDropout):
+            layer = LastLayer(hidden_ND.detach(), model.head.weight, model.head.bias, labels_N)
+            if scores_apart(part.selector, part.options):
+                SCORES[part.selector](layer, part.options)
+            seconds["score"] = lap()
+            part.select(layer)
+            seconds["select"] = max(lap() - seconds["score"], 0.0)
+        loss = F.cross_entropy(model.head(hidden_ND, labels_N), labels_N)
+        seconds["mask"] = max(lap() - seconds["score"] - seconds["select"], 0.0)
+        optimizer.zero_grad()
         loss.backward()
-        after_backward = self._now()
-        self.optimizer.step()
-        end = self._now()
-        choosing = min(score + select, after_head - before_head)
-        return {
-            "forward": after_forward - start,
-            "score": score,
-            "select": select,
-            "mask": after_head - before_head - choosing,
-            "backward": after_backward - after_head,
-            "optimizer": end - after_backward,
-        }
+        seconds["backward"] = lap()
+        optimizer.step()
+        return seconds | {"optimizer": lap()}
 
-    def _choosing(self, layer: LastLayer) -> tuple[float, float]:
-        """(seconds to score, seconds of the selector beyond that)."""
-        part = mask_metrics.counted(self.model.head.regulariser)
-        if not isinstance(part, TargetedDropout):
-            return 0.0, 0.0
-        start = self._now()
-        if scores_apart(part.selector, part.options):
-            SCORES[part.selector](layer, part.options)
-        scored = self._now()
-        part.select(layer)
-        return scored - start, max(self._now() - scored - (scored - start), 0.0)
+    return step

@@ -1,21 +1,17 @@
 """How the cost of choosing neurons grows: with classes, width, batch or rho."""
 
-from __future__ import annotations
-
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from scipy import stats
 
 from maldrop_cli.analysis.stats import median_interval
 from maldrop_cli.config import RunConfig, Selector, UsageError
-from maldrop_cli.dropout.regularisers import TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models.variants import Head, build_regulariser
-from maldrop_cli.timing.clock import Clock, Subject, Tick, measure
-from maldrop_cli.timing.events import DeviceTimer
-from maldrop_cli.timing.timings import ScalePoint, median_of
+from maldrop_cli.timing.clock import Case, Tick, measure
 
 AXES: dict[str, tuple[int, ...]] = {  # name: the values that are timed
     "classes": (10, 32, 100, 316, 1000),
@@ -26,64 +22,79 @@ AXES: dict[str, tuple[int, ...]] = {  # name: the values that are timed
 
 
 @dataclass(frozen=True)
-class Size:
-    """Of the last layer and what enters it."""
+class ScalePoint:
+    """Median seconds of one selector at one value of an axis, and the ends of their 95 % interval. ``device_ms``: the
+    median on the device's own clock; None where the device has none."""
 
-    classes: int
-    width: int
-    batch: int
-    rho: int
+    selector: str
+    value: int
+    seconds: float
+    low: float = math.nan
+    high: float = math.nan
+    device_ms: float | None = None
 
-    def without(self, axis: str) -> dict[str, int]:
-        """What stays as it is along ``axis``, by name."""
-        return {name: value for name, value in asdict(self).items() if name != axis}
+
+@dataclass(frozen=True)
+class Exponent:
+    """time ~ value ** exponent, with the half-width of its 95 % interval (nan from two values)."""
+
+    selector: str
+    exponent: float
+    half: float
 
 
 def scale(
     base: RunConfig,
     selectors: Sequence[Selector],
     axis: str,
-    size: Size,
+    sizes: Mapping[str, int],
     device: torch.device,
     *,
     budget: float,
-    clock: Clock = time.perf_counter,
-    timer: DeviceTimer | None = None,
     tick: Tick = lambda what, done, total: None,
 ) -> list[ScalePoint]:
-    """Scoring, selecting and masking alone, the rest of ``size`` as it is; all values of an axis interleaved.
+    """Time scoring, selecting and masking alone, interleaved for all values of the axis. ``sizes``: one for each name
+    in AXES; all but the axis's own stay.
 
     Raises UsageError where rho is more than a layer of the axis has.
     """
     points = []
     for selector in selectors:
-        subjects = []
+        cases = []
         for value in AXES[axis]:
-            here = replace(size, **{axis: value})
-            if here.rho > here.width:
-                raise UsageError("scale", f"rho is {here.rho}, and a layer of {here.width} neurons is on the way")
-            subjects.append(Subject(str(value), _choosing(replace(base, selector=selector), here, device)))
-        share = budget / len(selectors)
-        measured = measure(subjects, device, [subjects[0].name], budget=share, clock=clock, timer=timer, tick=tick)
+            here = {**sizes, axis: value}
+            if here["rho"] > here["width"]:
+                raise UsageError("scale", f"rho is {here['rho']}, and a layer of {here['width']} neurons is on the way")
+            cases.append(Case(str(value), _masking(replace(base, selector=selector, rho=here["rho"]), here, device)))
         points += [
-            ScalePoint(str(selector), int(name), *median_interval(samples), median_of(measured.device_ms.get(name)))
-            for name, samples in measured.samples.items()
+            ScalePoint(str(selector), int(each.name), *median_interval(each.seconds), each.median_device_ms)
+            for each in measure(cases, device, [cases[0].name], budget=budget / len(selectors), tick=tick)
         ]
     return points
 
 
-def _choosing(config: RunConfig, size: Size, device: torch.device) -> Callable[[], None]:
+def _masking(config: RunConfig, sizes: Mapping[str, int], device: torch.device) -> Callable[[], None]:
+    batch, width, classes = sizes["batch"], sizes["width"], sizes["classes"]
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(size.batch, size.width, generator=generator).relu()
-    weight = torch.randn(size.classes, size.width, generator=generator) / size.width**0.5
-    labels = torch.randint(0, size.classes, (size.batch,), generator=generator)
-    layer = LastLayer(hidden.to(device), weight.to(device), None, labels.to(device))
-    config = replace(config, rho=size.rho)
-    regulariser = build_regulariser(config, Head(size.width, size.classes), None).to(device).train()
-    assert isinstance(regulariser, TargetedDropout)
+    hidden_ND = torch.randn(batch, width, generator=generator).relu()
+    weight_CD = torch.randn(classes, width, generator=generator) / width**0.5
+    labels_N = torch.randint(0, classes, (batch,), generator=generator)
+    layer = LastLayer(hidden_ND.to(device), weight_CD.to(device), None, labels_N.to(device))
+    regulariser = build_regulariser(config, Head(width, classes), None).to(device).train()
 
     @torch.no_grad()
     def step() -> None:
         regulariser(layer)
 
     return step
+
+
+def exponents(points: Sequence[ScalePoint]) -> list[Exponent]:
+    """One for each selector, in order of appearance: least squares on logarithms."""
+    found = []
+    for selector in dict.fromkeys(point.selector for point in points):
+        own = [point for point in points if point.selector == selector]
+        fit = stats.linregress([math.log(point.value) for point in own], [math.log(point.seconds) for point in own])
+        half = stats.t.ppf(0.975, len(own) - 2) * fit.stderr if len(own) > 2 else math.nan
+        found.append(Exponent(selector, float(fit.slope), float(half)))
+    return found

@@ -1,149 +1,102 @@
 """What was timed, and how far to believe it."""
 
-from __future__ import annotations
-
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from statistics import median
 
-import numpy as np
-from scipy import stats
+from maldrop_cli.config import RunConfig
+from maldrop_cli.data.load import Split
+from maldrop_cli.dropout.naive import NAIVE
+from maldrop_cli.mask_metrics import fidelity
+from maldrop_cli.models import Classifier, Normalise, describe_head
+from maldrop_cli.models.variants import build_regulariser
+from maldrop_cli.timing.cases import Setting, Timing, training_steps
+from maldrop_cli.timing.clock import Tick, measure, peak_mib, widest_interval
+from maldrop_cli.timing.naive import time_naive
 
-from maldrop_cli.analysis.stats import ratio_interval
-
-UNSTABLE = 0.25  # interquartile range, as a share of the median
-DRIFT = 0.1  # by how much the last third may differ from the first
+REFERENCES = ("none", "vanilla")
+MAX_IQR = 0.25  # interquartile range, as a share of the median
+MAX_DRIFT = 0.1  # of the median of the last third from that of the first, as a share
 MIN_TO_DRIFT = 9
-TICKS = 1000  # of the clock, that a sample should last
-LOADED = 0.5  # processes that wanted to run before the timing began
+MIN_TICKS = 1000  # of the clock, in a sample
+MAX_LOAD = 0.5  # processes that wanted to run before the timing began
 
 
-@dataclass(frozen=True)
-class Timing:
-    """One subject. ``samples``: seconds a step. ``device_ms``: of the same steps, milliseconds a step on the device's
-    own clock; None of devices without.
-
-    Of a naive form, ``neurons``: how many its time was measured on, and ``agreement``: how much of its mask, in
-    percent, is the fast form's. Of a form that chooses neurons, on a trained network: the loss that its mask raises,
-    how much of the harm of the jointly worst set that is, and how much of its mask is that set's, both in percent.
-    """
-
-    subject: str
-    samples: Sequence[float]
-    peak_mib: float
-    agreement: float | None = None
-    neurons: int | None = None
-    raised: float | None = None
-    harm_of_joint: float | None = None
-    mask_of_joint: float | None = None
-    rho: int | None = None
-    granularity: str | None = None
-    device_ms: Sequence[float] | None = None
-
-    @property
-    def naive(self) -> bool:
-        return self.neurons is not None
-
-    @property
-    def median_ms(self) -> float:
-        return 1000 * median(self.samples)
-
-    @property
-    def iqr_ms(self) -> float:
-        low, high = np.percentile(self.samples, [25, 75])
-        return float(1000 * (high - low))
-
-    @property
-    def median_device_ms(self) -> float | None:
-        return median_of(self.device_ms)
-
-    def ratio_to(self, reference: Timing) -> tuple[float, float, float]:
-        """Median ratio of the samples of the same round, and its 95 % interval."""
-        return ratio_interval(self.samples, reference.samples)
+def time_cases(
+    configs: Sequence[RunConfig],
+    setting: Setting,
+    *,
+    rounds: int | None,
+    precision: float,
+    budget: float,
+    naive: bool,
+    tick: Tick,
+) -> list[Timing]:
+    """Time a step of each config, the first of which is ``none``; ``rounds``, ``precision``, ``budget`` and ``tick`` as
+    in :func:`measure`. ``naive``: after a selector comes its naive form, which gets a tenth of the budget.
+    :func:`with_fidelity` adds what is still missing."""
+    cases = training_steps(configs, setting)
+    measured = measure(cases, setting.device, REFERENCES, rounds=rounds, precision=precision, budget=budget, tick=tick)
+    timings = []
+    for config, case, samples in zip(configs, cases, measured, strict=True):
+        timings.append(Timing(config, samples, peak_mib(case.step, setting.device)))
+        forms = [name for name, (fast, _) in NAIVE.items() if naive and fast == case.name]
+        timings += [time_naive(name, config, setting, measured[0], budget / 10) for name in forms]
+    return timings
 
 
-def median_of(samples: Sequence[float] | None) -> float | None:
-    """None of what was not measured."""
-    return median(samples) if samples else None
+def with_fidelity(
+    timings: Sequence[Timing], setting: Setting, model: Classifier, normalise: Normalise, probe: Split
+) -> list[Timing]:
+    """The timings, complete with what the masks do to ``model``, a trained classifier, on the images ``probe``."""
+    complete = []
+    for timing in timings:
+        if timing.neurons is None:
+            head = describe_head(timing.config, setting.shape, setting.classes)
+            model.head.regulariser = build_regulariser(timing.config, head, None).to(setting.device)
+            timing = replace(timing, fidelity=fidelity(model, normalise, probe, timing.config.rho, seed=0))
+        complete.append(timing)
+    return complete
 
 
-@dataclass(frozen=True)
-class ScalePoint:
-    """Median seconds of one selector at one value of an axis, and the ends of their 95 % interval. ``device_ms``: the
-    median on the device's own clock; None of devices without."""
-
-    selector: str
-    value: int
-    seconds: float
-    low: float = math.nan
-    high: float = math.nan
-    device_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """time ~ value ** exponent, with the half-width of its 95 % interval (nan from two values)."""
-
-    selector: str
-    exponent: float
-    half: float
-
-
-def exponents(points: Sequence[ScalePoint]) -> list[Exponent]:
-    """One for each selector, in order of appearance: least squares on logarithms."""
-    found = []
-    for selector in dict.fromkeys(point.selector for point in points):
-        own = [point for point in points if point.selector == selector]
-        fit = stats.linregress([math.log(point.value) for point in own], [math.log(point.seconds) for point in own])
-        half = stats.t.ppf(0.975, len(own) - 2) * fit.stderr if len(own) > 2 else math.nan
-        found.append(Exponent(selector, float(fit.slope), float(half)))
-    return found
-
-
-def doubts(
+def warnings(
     timings: Sequence[Timing],
     *,
-    widest: tuple[float, str],
     precision: float,
-    budget_spent: bool,
-    sample_seconds: float,
-    resolution: float,
     load: float | None,
+    resolution: float = time.get_clock_info("perf_counter").resolution,
 ) -> list[str]:
-    """What the reader should know before believing the figures, a line each; the arguments as `measure` gives them.
+    """What the reader should know before believing the times, a line each.
 
-    ``resolution``: of the clock, in seconds. ``load``: how many processes wanted to run before the timing began, None
-    where the system doesn't tell.
+    ``precision``: as for :func:`measure`; infinite where the number of rounds was given. ``load``: how many processes
+    wanted to run before the timing began; None where the system doesn't tell. ``resolution``: of the clock, in seconds.
     """
-    found = []
-    width, whose = widest
-    if budget_spent:
-        known = f"is within ±{100 * width:.1f} %" if math.isfinite(width) else "has a single sample"
-        found.append(
-            f"--budget was spent before every ratio was within ±{100 * precision:g} %: that of {whose} {known}."
-        )
-    fast = [timing for timing in timings if not timing.naive]
-    unstable = [timing.subject for timing in fast if timing.iqr_ms > UNSTABLE * timing.median_ms]
-    if unstable:
-        found.append(
-            f"Unstable: of {', '.join(unstable)} the interquartile range is above {100 * UNSTABLE:g} % of the median. "
-            "The ratios stand this better than the times, those of one thread (--threads 1) best."
-        )
-    drifting = [timing.subject for timing in fast if abs(drift(timing.samples)) > DRIFT]
-    if drifting:
-        found.append(
-            f"Drifting: the last third of the samples of {', '.join(drifting)} differs from the first by more than "
-            f"{100 * DRIFT:g} %."
-        )
-    if sample_seconds < TICKS * resolution:
-        found.append(f"A sample lasts {sample_seconds:.2g} s, below {TICKS} ticks of a clock of {resolution:.1g} s.")
-    return found + other_work(load)
+    fast = [timing.samples for timing in timings if timing.neurons is None]
+    width, whose = widest_interval(fast, REFERENCES)
+    known = f"is within ±{100 * width:.1f} %" if math.isfinite(width) else "has a single sample"
+    unstable = ", ".join(each.name for each in fast if each.iqr_ms > MAX_IQR * each.median_ms)
+    drifting = ", ".join(each.name for each in fast if abs(drift(each.seconds)) > MAX_DRIFT)
+    shortest = min(each.steps * min(each.seconds) for each in fast)
+    lines = {
+        f"--budget was spent before every ratio was within ±{100 * precision:g} %: that of {whose} {known}.": (
+            width > precision
+        ),
+        f"Unstable: the interquartile range of {unstable} is above {100 * MAX_IQR:g} % of the median. The ratios "
+        "suffer less from this than the times, and least with one thread (--threads 1).": bool(unstable),
+        f"Drifting: the last third of the samples of {drifting} differs from the first by more than "
+        f"{100 * MAX_DRIFT:g} %.": bool(drifting),
+        f"A sample lasts {shortest:.2g} s, below {MIN_TICKS} ticks of a clock of {resolution:.1g} s.": (
+            shortest < MIN_TICKS * resolution
+        ),
+    }
+    return [line for line, applies in lines.items() if applies] + other_work(load)
 
 
 def other_work(load: float | None) -> list[str]:
-    """A line where other processes wanted to run before the timing began; ``load`` as in :func:`doubts`."""
-    if load is None or load <= LOADED:
+    """A line where there was some; ``load`` as in :func:`warnings`."""
+    if load is None or load <= MAX_LOAD:
         return []
     return [f"Other work ran on this machine before the timing began (load {load:.1f})."]
 
