@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,7 +270,7 @@ def test_many_files_are_decoded_by_processes(root: Path, monkeypatch: pytest.Mon
     assert np.array_equal(by_threads, decoding.decode_files(paths, 6))
     monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)
     monkeypatch.setattr(decoding, "CHUNK_FILES", 5)
-    monkeypatch.setattr(decoding, "_threads", lambda: pytest.fail("threads"))
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", lambda workers: pytest.fail("threads"))
     ticks: list[int] = []
     assert np.array_equal(by_threads, decoding.decode_all(paths, 6, ticks.append))
     assert ticks == [5, 10, 12]
@@ -289,12 +290,13 @@ decoding.decode_all([str(path) for path in sorted(Path({str(root)!r}).rglob("*.p
     assert f"MaldropError: {first} is no readable image" in done.stderr.splitlines()[-1]
 
 
-def test_threads_do_where_processes_do_not_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(most: int) -> None:
-        raise PermissionError("no semaphores here")
+@pytest.mark.parametrize("error", [PermissionError("no semaphores here"), BrokenExecutor("one was killed")])
+def test_threads_do_where_processes_do_not(error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(workers: int) -> None:
+        raise error
 
     monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)
-    monkeypatch.setattr(decoding, "_processes", refuse)
+    monkeypatch.setattr("joblib.externals.loky.ProcessPoolExecutor", refuse)
     paths = [str(path) for path in sorted(root.rglob("*.png"))]
     assert np.array_equal(decoding.decode_all(paths, 6), decoding.decode_files(paths, 6))
 
