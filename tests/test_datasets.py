@@ -33,12 +33,13 @@ def test_digits() -> None:
         assert (share - 0.1).abs().max() < 0.01
     blocks = data.train.images.unfold(2, 4, 4).unfold(3, 4, 4)  # every pixel enlarged to 4x4
     assert (blocks == blocks[..., :1, :1]).all()
-    assert data.digest() == load(DataConfig(dataset=Dataset.DIGITS)).digest()
+    assert data.digest().startswith("187515572cc4eecb")
 
 
 def test_synthetic_takes_any_shape_and_is_separable() -> None:
     config = DataConfig(dataset=Dataset.SYNTHETIC, shape=(2, 5, 7), classes=4, images=200)
     data = load(config)
+    assert data.digest().startswith("e7bbe698fdb4d38a")
     assert data.shape == (2, 5, 7)
     assert len(data.train.labels) + len(data.val.labels) == 200
     means = torch.stack([data.train.images[data.train.labels == k].float().mean(0) for k in range(4)])
@@ -135,6 +136,7 @@ def test_mnist_is_padded_with_zeros_to_32(tmp_path: Path) -> None:
         (Dataset.MNIST, "MNIST/raw"),
         (Dataset.FASHION_MNIST, "FashionMNIST/raw"),
         (Dataset.CIFAR10, "cifar-10-python.tar.gz"),
+        (Dataset.TINY_IMAGENET, "put tiny-imagenet-200.zip into"),
     ],
 )
 def test_without_a_network_the_error_says_which_file_goes_where(
@@ -148,6 +150,7 @@ def test_without_a_network_the_error_says_which_file_goes_where(
         load(DataConfig(dataset=name), tmp_path)
     for part in (hint, str(tmp_path), "--dataset digits"):
         assert part in str(caught.value)
+    assert not list(tmp_path.iterdir()) or name in (Dataset.MNIST, Dataset.FASHION_MNIST)
     monkeypatch.setattr(download, "reachable", lambda url: pytest.fail("asked a server"))
     assert cached(DataConfig(dataset=name), tmp_path) is None
 

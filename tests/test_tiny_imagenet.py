@@ -218,33 +218,20 @@ def test_a_damaged_archive_is_one_line(served: Served, tmp_path: Path, monkeypat
     assert [path.name for path in data_dir.iterdir()] == ["tiny-imagenet-200.zip"]
 
 
-def test_without_a_network_the_error_says_what_goes_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "reachable", lambda url: False)
-    with pytest.raises(MaldropError, match="no files there, and the server does not answer") as caught:
-        load(TINY_IMAGENET, tmp_path)
-    for part in ("put tiny-imagenet-200.zip into", str(tmp_path), "--dataset digits"):
-        assert part in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
 # --- the real thing --------------------------------------------------------------------------------------------------
 
 
 def test_twenty_real_classes(real_tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "cache"))
-    first = load(TINY_IMAGENET, real_tiny_imagenet)
-    assert first.train.images.shape == (10_000, 3, 64, 64)
-    assert first.val.images.shape == (1_000, 3, 64, 64)
-    for split in (first.train, first.val):  # balanced
+    data = load(TINY_IMAGENET, real_tiny_imagenet)
+    assert data.train.images.shape == (10_000, 3, 64, 64)
+    assert data.val.images.shape == (1_000, 3, 64, 64)
+    for split in (data.train, data.val):  # balanced
         assert split.labels.bincount().tolist() == [len(split.labels) // 20] * 20
-    assert first.classes[:2] == (
+    assert data.classes[:2] == (
         "trilobite",
         "spiny lobster, langouste, rock lobster, crawfish, crayfish, sea crawfish",
     )
-    second = load(TINY_IMAGENET, real_tiny_imagenet, lambda *step: pytest.fail("decodes again"))
-    assert second.digest() == first.digest()
-    assert torch.equal(first.val.images, second.val.images)
-    assert (second.mean, second.std, second.classes) == (first.mean, first.std, first.classes)
 
 
 def test_the_command_line(tmp_path: Path, maldrop: Callable[..., Result]) -> None:

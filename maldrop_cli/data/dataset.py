@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -45,7 +45,6 @@ class ImageData:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    _digest: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> Shape:
@@ -55,23 +54,19 @@ class ImageData:
 
     def digest(self) -> str:
         """SHA-256 over every pixel and label: the same images under another path are the same data."""
-        if self._digest is not None:
-            return self._digest
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for split in (self.train, self.val):
             for tensor in (split.images, split.labels):
                 digest.update(str(tuple(tensor.shape)).encode())
-                digest.update(tensor.contiguous().numpy().data)
+                digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
-    def with_digest(self, digest: str | None) -> ImageData:
-        """The same data, with a known digest. ``dataclasses.replace`` drops it, as other images have another."""
-        known = replace(self)
-        object.__setattr__(known, "_digest", digest)  # the class is frozen for everyone else
-        return known
-
     def to(self, device: torch.device) -> ImageData:
-        return replace(self, train=self.train.to(device), val=self.val.to(device)).with_digest(self._digest)
+        return replace(self, train=self.train.to(device), val=self.val.to(device))
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,6 @@ def load_images(listing: Listing, side: int, source: Source) -> ImageData:
         raise NotCachedError(f"the images of {listing.root} are not decoded yet")
     pixels = decode_all(paths, side, lambda done: source.progress("decoding images", done, len(paths)))
     data = finish(listing.name, *listing.splits(pixels), listing.classes, None)
-    data = data.with_digest(data.digest())
     try:
         _write(place, key, pixels, data)
     except OSError as error:
@@ -117,7 +116,8 @@ def _read(place: Path, key: str, listing: Listing, side: int, warn: Warn) -> Ima
         return None
     train, val = listing.splits(pixels)
     data = ImageData(listing.name, train, val, listing.classes, tuple(index["mean"]), tuple(index["std"]))
-    return data.with_digest(index["digest"])
+    vars(data)["_digest"] = index["digest"]  # hashing takes seconds
+    return data
 
 
 def _write(place: Path, key: str, pixels: NDArray[np.uint8], data: ImageData) -> None:
