@@ -5,6 +5,8 @@ import http.server
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,22 +129,16 @@ class Served:
         self.requests = 0
         served = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(http.server.SimpleHTTPRequestHandler):
             def do_GET(self) -> None:
                 served.requests += 1
-                content = served.archive.read_bytes()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                try:
-                    self.wfile.write(content)
-                except OSError:
-                    self.close_connection = True  # asked for a sign of life only
+                with suppress(OSError):  # who asks for a sign of life only does not read on
+                    super().do_GET()
 
             def log_message(self, *args: object) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         self.url = f"http://127.0.0.1:{self.server.server_port}/tiny-imagenet-200.zip"
 
 
