@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,12 @@ def test_a_second_start_decodes_nothing(dataset: Dataset, tmp_path: Path, monkey
     make = make_folder if dataset is Dataset.IMAGEFOLDER else make_tiny_imagenet
     make(tmp_path / "set")
     config = DataConfig(dataset=dataset)
+
+    def state() -> list[tuple[str, int, int]]:
+        paths = sorted((tmp_path / "set").rglob("*"))
+        return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+    before = state()
     first, second = (Loading(tmp_path / "set", config) for _ in range(2))
     assert (first.decoded, second.decoded) == (12 if dataset is Dataset.IMAGEFOLDER else 15, 0)
     (tmp_path / "file").touch()
@@ -75,6 +83,11 @@ def test_a_second_start_decodes_nothing(dataset: Dataset, tmp_path: Path, monkey
     for loading in (first, second, uncached):
         assert same(loading.data, uncached.data)
         assert loading.data.digest() == replace(loading.data).digest()  # what is stored is what would be computed
+    [warning] = uncached.warnings
+    assert "can't be kept" in warning
+    assert "MALDROP_CACHE" in warning
+    assert "\n" not in warning
+    assert state() == before  # nothing is written to the folder of the images
 
 
 def test_a_known_digest_belongs_to_its_images_only(root: Path) -> None:
@@ -102,128 +115,75 @@ def test_any_path_to_the_same_folder_will_do(root: Path, monkeypatch: pytest.Mon
         assert Loading(path).decoded == 0
 
 
-def _touch(root: Path) -> None:
-    os.utime(root / "val" / "cat" / "0.png", ns=(0, 0))
-
-
-def _change(root: Path) -> None:
-    Image.new("RGB", (12, 10)).save(root / "val" / "cat" / "0.png")
-
-
-def _remove(root: Path) -> None:
-    (root / "train" / "dog" / "3.png").unlink()
-
-
-def _add(root: Path) -> None:
-    Image.new("RGB", (12, 10)).save(root / "train" / "dog" / "9.png")
-
-
-def _swap(root: Path) -> None:
+def _swap(train: Path) -> None:
     """The same files in other classes."""
     for old, new in (("cat", "x"), ("dog", "cat"), ("x", "dog")):
-        (root / "train" / old).rename(root / "train" / new)
+        (train / old).rename(train / new)
 
 
-@pytest.mark.parametrize("edit", [_touch, _change, _remove, _add, _swap])
-def test_any_change_is_seen(edit: Callable[[Path], None], root: Path, images: Path) -> None:
+EDITS: dict[str, Callable[[Path], object]] = {
+    "touch": lambda root: os.utime(root / "val" / "cat" / "0.png", ns=(0, 0)),
+    "change": lambda root: Image.new("RGB", (12, 10)).save(root / "val" / "cat" / "0.png"),
+    "remove": lambda root: (root / "train" / "dog" / "3.png").unlink(),
+    "add": lambda root: Image.new("RGB", (12, 10)).save(root / "train" / "dog" / "9.png"),
+    "swap": lambda root: _swap(root / "train"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_any_change_is_seen(edit: str, root: Path, images: Path) -> None:
     before = Loading(root).data.digest()
-    edit(root)
+    EDITS[edit](root)
     after = Loading(root)
     assert after.decoded == len(after.data.train.labels) + len(after.data.val.labels)
     assert after.warnings == []  # nothing is wrong
-    assert (after.data.digest() == before) is (edit is _touch)  # the digest is of the content
+    assert (after.data.digest() == before) is (edit == "touch")  # the digest is of the content
     assert Loading(root).decoded == 0
     assert len(list(images.iterdir())) == 1  # in the place of the old one
 
 
-def test_each_size_has_a_place_of_its_own(root: Path) -> None:
+def test_each_size_and_each_folder_has_a_place_of_its_own(root: Path) -> None:
     small = replace(FOLDER, image_size=5)
-    for config in (FOLDER, small):
-        assert Loading(root, config).decoded == 12
-    for config in (FOLDER, small):
-        assert Loading(root, config).decoded == 0
-
-
-def test_moving_the_images_keeps_the_digest(root: Path) -> None:
+    assert [Loading(root, config).decoded for config in (FOLDER, small, FOLDER, small)] == [12, 12, 0, 0]
     before = Loading(root).data.digest()
     moved = Loading(root.rename(root.parent / "moved"))
     assert moved.decoded == 12
     assert moved.data.digest() == before
 
 
-@pytest.mark.parametrize("config", [FOLDER, DataConfig(dataset=Dataset.TINY_IMAGENET)])
-def test_the_folder_of_the_images_stays_untouched(config: DataConfig, tmp_path: Path) -> None:
-    data_dir = tmp_path / "set"
-    (make_folder if config is FOLDER else make_tiny_imagenet)(data_dir)
-
-    def state() -> list[tuple[str, int, int]]:
-        return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(data_dir.rglob("*"))]
-
-    before = state()
-    for _ in range(2):
-        Loading(data_dir, config)
-    assert state() == before
+def _flip(content: bytes, place: int) -> bytes:
+    flipped = bytearray(content)
+    flipped[place] ^= 1
+    return bytes(flipped)
 
 
-def _cut(content: bytearray) -> bytes:
-    return bytes(content[: len(content) // 2])
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "half": lambda content: content[: len(content) // 2],
+    "all but a byte": lambda content: content[:-1],
+    "empty": lambda content: b"",
+    "a byte more": lambda content: content[:-INDEX_BYTES] + b"\0" + content[-INDEX_BYTES:],
+    "zeros": lambda content: content[:300] + bytes(len(content) - 300 - INDEX_BYTES) + content[-INDEX_BYTES:],
+    "no header that numpy can read": lambda content: content.replace(b"'shape'", b"'shape\""),
+    "another type": lambda content: content.replace(b"|u1", b"|i1"),
+    **{f"a bit at {place}": partial(_flip, place=place) for place in (0, 20, 1000, -4000, -4096)},
+}
 
 
-def _cut_one(content: bytearray) -> bytes:
-    return bytes(content[:-1])
-
-
-def _empty(content: bytearray) -> bytes:
-    return b""
-
-
-def _flip(place: int) -> Callable[[bytearray], bytes]:
-    def damage(content: bytearray) -> bytes:
-        content[place] ^= 1
-        return bytes(content)
-
-    return damage
-
-
-def _grow(content: bytearray) -> bytes:
-    return bytes(content[:-INDEX_BYTES]) + b"\0" + bytes(content[-INDEX_BYTES:])
-
-
-def _blank_middle(content: bytearray) -> bytes:
-    return bytes(content[:300]) + bytes(len(content) - 300 - INDEX_BYTES) + bytes(content[-INDEX_BYTES:])
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [_cut, _cut_one, _empty, _grow, _blank_middle, _flip(0), _flip(20), _flip(1000), _flip(-4000), _flip(-4096)],
-)
-def test_a_damaged_cache_is_not_used(damage: Callable[[bytearray], bytes], root: Path, images: Path) -> None:
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cache_is_not_used(damage: str, root: Path, images: Path) -> None:
     good = Loading(root).data
     [place] = images.iterdir()
-    content = bytearray(place.read_bytes())
+    content = place.read_bytes()
     place.unlink()  # or else `good`, which is mapped to this file, would be damaged too
-    place.write_bytes(damage(content))
+    place.write_bytes(DAMAGE[damage](content))
     loading = Loading(root)
     assert loading.decoded == 12
     [warning] = loading.warnings
     assert f"{place} is damaged" in warning
     assert "\n" not in warning
     assert same(loading.data, good)
-    assert (Loading(root).decoded, Loading(root).warnings) == (0, [])  # it was written anew
-
-
-def test_a_cache_folder_that_cannot_be_written_costs_a_warning(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = Loading(root).data
-    (tmp_path / "file").touch()  # not even root can make a folder in a file
-    monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "file"))
-    loading = Loading(root)
-    assert same(loading.data, good)
-    [warning] = loading.warnings
-    assert "can't be kept" in warning
-    assert "MALDROP_CACHE" in warning
-    assert "\n" not in warning
+    again = Loading(root)
+    assert (again.decoded, again.warnings) == (0, [])  # it was written anew
 
 
 def test_a_full_disk_costs_a_warning(root: Path, images: Path) -> None:
@@ -246,7 +206,7 @@ def test_what_a_killed_process_left_is_swept_away(root: Path, images: Path) -> N
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 2 * 86400,) * 2)
-    _touch(root)
+    EDITS["touch"](root)
     Loading(root)
     assert set(images.iterdir()) == {place, young}  # the young one may be another process at work
 
@@ -269,32 +229,40 @@ def test_many_files_are_decoded_by_processes(root: Path, monkeypatch: pytest.Mon
     assert np.array_equal(by_threads, decoding.decode_files(paths, 6))
     monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)
     monkeypatch.setattr(decoding, "CHUNK_FILES", 5)
-    monkeypatch.setattr(decoding, "_threads", lambda: pytest.fail("threads"))
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", lambda workers: pytest.fail("threads"))
     ticks: list[int] = []
     assert np.array_equal(by_threads, decoding.decode_all(paths, 6, ticks.append))
     assert ticks == [5, 10, 12]
 
 
-def test_a_damaged_image_stops_the_processes(root: Path) -> None:
+@pytest.mark.parametrize("per_process", [4, 10_000])
+def test_a_damaged_image_stops_processes_and_threads(per_process: int, root: Path) -> None:
     """The rest of the files is not waited for; in a process of its own, as a pool that hangs would hang the tests."""
     first = sorted(root.rglob("*.png"))[0]
     first.write_bytes(b"no image")
     script = f"""
+import threading
 from pathlib import Path
 from maldrop_cli.data import decoding
-decoding.FILES_PER_PROCESS, decoding.CHUNK_FILES = 4, 1
-decoding.decode_all([str(path) for path in sorted(Path({str(root)!r}).rglob("*.png"))] * 20, 6)
+decoding.FILES_PER_PROCESS, decoding.CHUNK_FILES = {per_process}, 1
+paths = [str(path) for path in sorted(Path({str(root)!r}).rglob("*.png"))] * 1000
+try:
+    decoding.decode_all(paths, 6, lambda done: print("decoded", done))
+finally:
+    print("threads:", threading.active_count())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert f"MaldropError: {first} is no readable image" in done.stderr.splitlines()[-1]
+    assert done.stdout == "threads: 1\n"
 
 
-def test_threads_do_where_processes_do_not_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(most: int) -> None:
-        raise PermissionError("no semaphores here")
+@pytest.mark.parametrize("error", [PermissionError("no semaphores here"), BrokenExecutor("one was killed")])
+def test_threads_do_where_processes_do_not(error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(workers: int) -> None:
+        raise error
 
     monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)
-    monkeypatch.setattr(decoding, "_processes", refuse)
+    monkeypatch.setattr("joblib.externals.loky.ProcessPoolExecutor", refuse)
     paths = [str(path) for path in sorted(root.rglob("*.png"))]
     assert np.array_equal(decoding.decode_all(paths, 6), decoding.decode_files(paths, 6))
 

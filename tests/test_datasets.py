@@ -17,7 +17,7 @@ from test_tiny_imagenet import make_tiny_imagenet
 
 from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
 from maldrop_cli.data import dataset as base
-from maldrop_cli.data import network
+from maldrop_cli.data import download
 from maldrop_cli.data.load import cached, describe, load
 
 
@@ -33,14 +33,14 @@ def test_digits() -> None:
         assert (share - 0.1).abs().max() < 0.01
     blocks = data.train.images.unfold(2, 4, 4).unfold(3, 4, 4)  # every pixel enlarged to 4x4
     assert (blocks == blocks[..., :1, :1]).all()
-    assert data.digest() == load(DataConfig(dataset=Dataset.DIGITS)).digest()
+    assert data.digest().startswith("187515572cc4eecb")
 
 
 def test_synthetic_takes_any_shape_and_is_separable() -> None:
     config = DataConfig(dataset=Dataset.SYNTHETIC, shape=(2, 5, 7), classes=4, images=200)
     data = load(config)
+    assert data.digest().startswith("e7bbe698fdb4d38a")
     assert data.shape == (2, 5, 7)
-    assert describe(config) == ((2, 5, 7), 4)
     assert len(data.train.labels) + len(data.val.labels) == 200
     means = torch.stack([data.train.images[data.train.labels == k].float().mean(0) for k in range(4)])
     nearest = torch.cdist(data.val.images.float().flatten(1), means.flatten(1)).argmin(1)
@@ -59,13 +59,7 @@ def test_a_constant_channel_has_no_spread_to_divide_by() -> None:
     assert base.moments(zeros) == ((0.0,), (1.0,))
 
 
-def test_image_size_scales() -> None:
-    config = DataConfig(dataset=Dataset.DIGITS, image_size=20)
-    assert load(config).shape == (1, 20, 20)
-    assert describe(config) == ((1, 20, 20), 10)
-
-
-@pytest.mark.parametrize("name", [name for name in Dataset if name is not Dataset.IMAGEFOLDER])
+@pytest.mark.parametrize("name", Dataset)
 def test_describe_agrees_with_the_loaded_data(name: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name in (Dataset.MNIST, Dataset.FASHION_MNIST):
         write_idx(tmp_path / ("MNIST" if name is Dataset.MNIST else "FashionMNIST") / "raw")
@@ -73,8 +67,12 @@ def test_describe_agrees_with_the_loaded_data(name: Dataset, tmp_path: Path, mon
         write_cifar(tmp_path / "cifar-10-batches-py", monkeypatch)
     elif name is Dataset.TINY_IMAGENET:
         make_tiny_imagenet(tmp_path)
-    data = load(DataConfig(dataset=name), tmp_path)
-    assert (data.shape, len(data.classes)) == describe(DataConfig(dataset=name), tmp_path)
+    elif name is Dataset.IMAGEFOLDER:
+        make_folder(tmp_path)
+    for config in (DataConfig(dataset=name), DataConfig(dataset=name, image_size=20)):
+        data = load(config, tmp_path)
+        assert (data.shape, len(data.classes)) == describe(config, tmp_path)
+        assert data.shape[1:] == (20, 20) or config.image_size is None
 
 
 def test_cifar10_planes_become_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +83,7 @@ def test_cifar10_planes_become_channels(tmp_path: Path, monkeypatch: pytest.Monk
     assert data.val.labels.tolist() == list(range(10))
     assert (data.train.images.float().mean((0, 2, 3)) == torch.tensor([10.0, 20.0, 30.0])).all()
     (folder / "test_batch").write_bytes(b"damaged")
-    with pytest.raises(MaldropError, match=r"does not answer|corrupted"):
+    with pytest.raises(MaldropError, match="does not answer"):
         load(DataConfig(dataset=Dataset.CIFAR10), tmp_path)
 
 
@@ -105,7 +103,7 @@ def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     name, md5 = write("batches.meta", {"label_names": names})
     monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": md5})
-    monkeypatch.setattr(network, "reachable", lambda url: False)
+    monkeypatch.setattr(download, "reachable", lambda url: False)
 
 
 def write_idx(folder: Path, train: int = 20, test: int = 10) -> None:
@@ -125,14 +123,9 @@ def test_mnist_is_padded_with_zeros_to_32(tmp_path: Path) -> None:
     assert (data.val.images[:, :, 2:30, 2:30] == 200).all()
     assert data.val.images.sum() == 10 * 784 * 200
     assert data.mean == pytest.approx((200 / 255,))  # of the unpadded pixels
-
-
-def test_a_damaged_mnist_is_one_line(tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
-    write_idx(raw)
-    images = raw / "train-images-idx3-ubyte"
+    images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-100])
-    with pytest.raises(MaldropError, match=r"MNIST in .* can't be read") as caught:
+    with pytest.raises(MaldropError, match=r"mnist can't be read from") as caught:
         load(DataConfig(dataset=Dataset.MNIST), tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -143,6 +136,7 @@ def test_a_damaged_mnist_is_one_line(tmp_path: Path) -> None:
         (Dataset.MNIST, "MNIST/raw"),
         (Dataset.FASHION_MNIST, "FashionMNIST/raw"),
         (Dataset.CIFAR10, "cifar-10-python.tar.gz"),
+        (Dataset.TINY_IMAGENET, "put tiny-imagenet-200.zip into"),
     ],
 )
 def test_without_a_network_the_error_says_which_file_goes_where(
@@ -156,7 +150,8 @@ def test_without_a_network_the_error_says_which_file_goes_where(
         load(DataConfig(dataset=name), tmp_path)
     for part in (hint, str(tmp_path), "--dataset digits"):
         assert part in str(caught.value)
-    monkeypatch.setattr(network, "reachable", lambda url: pytest.fail("asked a server"))
+    assert not list(tmp_path.iterdir()) or name in (Dataset.MNIST, Dataset.FASHION_MNIST)
+    monkeypatch.setattr(download, "reachable", lambda url: pytest.fail("asked a server"))
     assert cached(DataConfig(dataset=name), tmp_path) is None
 
 
@@ -168,7 +163,7 @@ def test_a_network_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: py
         raise urllib.error.URLError("at last")
 
     monkeypatch.setattr(urllib.request, "urlopen", hang)
-    monkeypatch.setattr(network, "NETWORK_SECONDS", 0.2)
+    monkeypatch.setattr(download, "NETWORK_SECONDS", 0.2)
     begin = time.monotonic()
     with pytest.raises(MaldropError, match="does not answer"):
         load(DataConfig(dataset=Dataset.MNIST), tmp_path)
@@ -190,6 +185,9 @@ def make_folder(root: Path, val: str = "val", size: tuple[int, int] = (12, 10)) 
 @pytest.mark.parametrize("val", ["val", "test"])
 def test_imagefolder(val: str, tmp_path: Path) -> None:
     make_folder(tmp_path, val)
+    (tmp_path / "train" / "dog" / "1x").mkdir()  # images below count, in the order of all names
+    (tmp_path / "train" / "dog" / "3.png").rename(tmp_path / "train" / "dog" / "1x" / "9.png")
+    (tmp_path / "train" / "dog" / "zebra.txt").touch()
     config = DataConfig(dataset=Dataset.IMAGEFOLDER)
     seen: list[tuple[str, int, int]] = []
     assert cached(config, tmp_path) is None  # before they are decoded
@@ -200,27 +198,11 @@ def test_imagefolder(val: str, tmp_path: Path) -> None:
     assert data.classes == ("cat", "dog")
     assert data.train.images.shape == (8, 3, 10, 10)  # the shorter side of the first image
     assert data.val.labels.tolist() == [0, 0, 1, 1]
-    assert describe(config, tmp_path) == ((3, 10, 10), 2)
     assert seen[-1][1:] == (12, 12)
-    assert load(DataConfig(dataset=Dataset.IMAGEFOLDER, image_size=7), tmp_path).shape == (3, 7, 7)
-
-
-def test_imagefolder_keeps_the_pixels(tmp_path: Path) -> None:
-    make_folder(tmp_path, size=(6, 6))
-    data = load(DataConfig(dataset=Dataset.IMAGEFOLDER), tmp_path)
-    with Image.open(tmp_path / "train" / "dog" / "1.png") as image:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    assert torch.equal(data.train.images[5], pixels)
-
-
-def test_the_digest_is_of_the_pixels_not_the_path(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        make_folder(tmp_path / name)
-    config = DataConfig(dataset=Dataset.IMAGEFOLDER)
-    digests = [load(config, tmp_path / name).digest() for name in ("one", "other")]
-    assert digests[0] == digests[1]
-    Image.new("RGB", (12, 10)).save(tmp_path / "other" / "val" / "cat" / "0.png")
-    assert load(config, tmp_path / "other").digest() != digests[0]
+    for index, name in ((5, "dog/1.png"), (6, "dog/1x/9.png"), (7, "dog/2.png")):
+        with Image.open(tmp_path / "train" / name) as image:
+            pixels = torch.from_numpy(np.array(image.resize((10, 10), Image.Resampling.BILINEAR))).permute(2, 0, 1)
+        assert torch.equal(data.train.images[index], pixels)
 
 
 def test_imagefolder_errors_name_the_place(tmp_path: Path) -> None:
@@ -231,20 +213,26 @@ def test_imagefolder_errors_name_the_place(tmp_path: Path) -> None:
         load(config, tmp_path)
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
-    with pytest.raises(MaldropError, match=r"no images in .*train"):
-        load(config, tmp_path)
-    make_folder(tmp_path / "good")
-    broken = tmp_path / "good" / "val" / "cat" / "1.png"
+    for act in (load, describe):
+        with pytest.raises(MaldropError, match=r"no images in .*train"):
+            act(config, tmp_path)
+    (tmp_path / "val").rmdir()
+    make_folder(tmp_path)
+    broken = tmp_path / "val" / "cat" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(MaldropError, match=r"cat/1.png is no readable image"):
-        load(config, tmp_path / "good")
-    (tmp_path / "good" / "train" / "ant").mkdir()  # would be a third class that no digest knows of
+    (tmp_path / "train" / "ant").mkdir()  # would be a third class that no digest knows of
     with pytest.raises(MaldropError, match=r"no images in .*ant"):
-        load(config, tmp_path / "good")
-    (tmp_path / "good" / "train" / "ant").rmdir()
-    (tmp_path / "good" / "val" / "bird").mkdir()
+        load(config, tmp_path)
+    (tmp_path / "train" / "ant").rmdir()
+    with pytest.raises(MaldropError, match=r"cat/1.png is no readable image"):
+        load(config, tmp_path)
+    (tmp_path / "val" / "cat" / "0.png").unlink()
+    (tmp_path / "val" / "cat" / "0.png").symlink_to("nowhere")
+    with pytest.raises(MaldropError, match=r"cat/0.png is no readable image: .*No such file"):
+        load(config, tmp_path)
+    (tmp_path / "val" / "bird").mkdir()
     with pytest.raises(MaldropError, match="bird is a class that"):
-        load(config, tmp_path / "good")
+        load(config, tmp_path)
 
 
 def test_the_real_mnist(real_data: Path) -> None:

@@ -243,12 +243,12 @@ def test_terminals_without_block_characters(encoding: str, expected: str, tmp_pa
 
 
 def test_a_dry_run_downloads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from maldrop_cli.data import download
     from maldrop_cli.data import load as datasets
-    from maldrop_cli.data import network
 
     monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(datasets, "load", lambda *args: pytest.fail("loaded"))
-    monkeypatch.setattr(network, "reachable", lambda url: pytest.fail("asked a server"))
+    monkeypatch.setattr(download, "reachable", lambda url: pytest.fail("asked a server"))
     result = maldrop("train", "--dataset", "cifar10", "--dry-run")
     assert result.code == 0
     assert "1 run; how long they take can't be told before the images of cifar10 are here." in result.out

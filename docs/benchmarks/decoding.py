@@ -12,11 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from joblib.externals.loky import ProcessPoolExecutor
 
 from maldrop_cli.config import DataConfig, Dataset
 from maldrop_cli.data import decoding
-from maldrop_cli.data.listing import image_files
+from maldrop_cli.data.image_folders import image_files
 from maldrop_cli.data.load import describe, load
 
 
@@ -30,14 +33,14 @@ def main() -> None:
     config, root = DataConfig(dataset=Dataset(sys.argv[1])), Path(sys.argv[2])
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     (_, side, _), _ = describe(config, root)
-    paths = [file.path for file in image_files(root, deep=True)]
+    paths = image_files(root)
 
     def by_threads() -> None:
-        with decoding._threads() as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             decoding._decode(pool, paths, side, lambda done: None)
 
     def by_processes() -> None:
-        with decoding._processes(len(paths)) as pool:
+        with ProcessPoolExecutor() as pool:
             decoding._decode(pool, paths, side, lambda done: None)
 
     ways = {

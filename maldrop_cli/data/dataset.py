@@ -1,11 +1,12 @@
-"""What a data set is: uint8 tensors with names, and what its loader gets and gives."""
+"""What a data set is: uint8 tensors with names, and what its loader gets and returns."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
     def first(self, examples: int) -> Split:
-        """At most so many."""
+        """The first ``examples``, or all if there are fewer."""
         return Split(self.images[:examples], self.labels[:examples])
 
 
@@ -44,7 +45,6 @@ class ImageData:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    _digest: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> Shape:
@@ -54,35 +54,35 @@ class ImageData:
 
     def digest(self) -> str:
         """SHA-256 over every pixel and label: the same images under another path are the same data."""
-        if self._digest is not None:
-            return self._digest
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for split in (self.train, self.val):
             for tensor in (split.images, split.labels):
                 digest.update(str(tuple(tensor.shape)).encode())
-                digest.update(tensor.contiguous().numpy().data)
+                digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
-    def with_digest(self, digest: str | None) -> ImageData:
-        """The same data, whose digest is known. ``dataclasses.replace`` forgets it, as other images have another."""
-        known = replace(self)
-        object.__setattr__(known, "_digest", digest)  # frozen for everyone else
-        return known
-
     def to(self, device: torch.device) -> ImageData:
-        moved = replace(self, train=self.train.to(device), val=self.val.to(device))
-        return moved.with_digest(self._digest)
+        return replace(self, train=self.train.to(device), val=self.val.to(device))
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a loader needs beside the config. ``cached``: rather than downloading or decoding, raise NotCachedError."""
+    """What a loader gets. ``cached``: raise NotCachedError rather than download or decode."""
 
     config: DataConfig
     data_dir: Path | None
-    progress: Progress
-    warn: Warn
+    progress: Progress = lambda what, done, total: None
+    warn: Warn = lambda message: None
     cached: bool = False
+
+    @property
+    def root(self) -> Path:
+        """The folder of the files: ``data_dir``, absolute, so that the cache knows it by any path; or in the cache."""
+        return self.data_dir.resolve() if self.data_dir else cache_dir() / self.config.dataset.value
 
 
 class NotCachedError(MaldropError):
@@ -97,49 +97,29 @@ class Entry:
     load: Callable[[Source], ImageData]
 
 
-def finish(
-    name: str,
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
-    classes: Sequence[str],
-    size: int | None,
-    pad: int = 0,
-) -> ImageData:
+def finish(name: str, train: Split, val: Split, classes: Sequence[str], size: int | None, pad: int = 0) -> ImageData:
     """Measure mean and std, pad with zeros by ``pad`` on every side, then resize to ``size`` unless that is None."""
 
-    def shaped(images: Tensor) -> Tensor:
-        images = F.pad(images, (pad, pad, pad, pad)) if pad else images
-        if size is None or images.shape[-2:] == (size, size):
-            return images.contiguous()
-        chunks = [
-            F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True).round().byte()
-            for chunk in images.split(256)
-        ]
-        return torch.cat(chunks)
+    def shaped(split: Split) -> Split:
+        images = F.pad(split.images, (pad, pad, pad, pad)) if pad else split.images
+        if size is not None and images.shape[-2:] != (size, size):
+            scale = partial(F.interpolate, size=(size, size), mode="bilinear", antialias=True)
+            images = torch.cat([scale(chunk.float()).round().byte() for chunk in images.split(256)])
+        return Split(images.contiguous(), split.labels.long())
 
-    mean, std = moments(train[0])
-    return ImageData(
-        name,
-        Split(shaped(train[0]), train[1].long()),
-        Split(shaped(val[0]), val[1].long()),
-        tuple(classes),
-        mean,
-        std,
-    )
+    return ImageData(name, shaped(train), shaped(val), tuple(classes), *moments(train.images))
 
 
 def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, pixels scaled to 0..1, exact: from the counts of the 256 values."""
     value = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in range(images.shape[1]):
-        chunks = images[:, channel].split(4096)
-        count = sum(
-            (chunk.flatten().bincount(minlength=256) for chunk in chunks), start=torch.zeros(256, dtype=torch.int64)
-        ).double()
+    for channel in images.unbind(1):
+        chunks = channel.split(4096)
+        count = torch.stack([chunk.flatten().bincount(minlength=256) for chunk in chunks]).sum(0).double()
         mean = float((count * value).sum() / count.sum())
-        means.append(mean)
         std = float(((count * (value - mean) ** 2).sum() / count.sum()).sqrt())
+        means.append(mean)
         stds.append(std or 1.0)  # a constant channel: leave it at zero rather than divide by zero
     return tuple(means), tuple(stds)
 
@@ -150,8 +130,3 @@ def cache_dir() -> Path:
 
     named = os.environ.get("MALDROP_CACHE")
     return Path(named) if named else user_cache_path("maldrop")
-
-
-def one_line(error: BaseException) -> str:
-    """An exception as one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -2,101 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from maldrop_cli.config import DataConfig, Dataset
-from maldrop_cli.data.builtin import describe_synthetic, load_digits, load_synthetic
-from maldrop_cli.data.dataset import Entry, ImageData, NotCachedError, Progress, Shape, Source, Split, Warn
-from maldrop_cli.data.image_folders import describe_imagefolder, load_imagefolder
-from maldrop_cli.data.tiny_imagenet import describe_tiny_imagenet, load_tiny_imagenet
-from maldrop_cli.data.torchvision_sets import torchvision_loader
+from maldrop_cli.data import download, image_folders
+from maldrop_cli.data.dataset import Entry, ImageData, NotCachedError, Progress, Shape, Source, Split, Warn, finish
 
 __all__ = ["REGISTRY", "ImageData", "Split", "cached", "describe", "load"]
-
-
-def _no_progress(what: str, done: int, total: int) -> None:
-    pass
-
-
-def _no_warning(message: str) -> None:
-    pass
 
 
 def load(
     config: DataConfig,
     data_dir: Path | None = None,
-    progress: Progress = _no_progress,
-    warn: Warn = _no_warning,
+    progress: Progress = lambda what, done, total: None,
+    warn: Warn = lambda message: None,
 ) -> ImageData:
-    """Load a data set; MaldropError, one line, when it is neither there nor to be had. ``warn`` gets one line when
-    something is amiss that does not matter to the images: a cache that can't be written, say."""
-    return REGISTRY[config.dataset].load(_source(config, data_dir, progress, warn))
+    """Load a data set. MaldropError, one line, if its files are damaged, or missing and can't be downloaded.
+
+    ``warn`` gets one line for trouble that leaves the images as they are: a cache that can't be written, say.
+    """
+    return REGISTRY[config.dataset].load(Source(config, data_dir, progress, warn))
 
 
 def cached(config: DataConfig, data_dir: Path | None = None) -> ImageData | None:
     """A data set that can be loaded at once; None where it would have to be downloaded or decoded. Raises as
     :func:`load`."""
-    source = _source(config, data_dir, _no_progress, _no_warning)
     try:
-        return REGISTRY[config.dataset].load(replace(source, cached=True))
+        return REGISTRY[config.dataset].load(Source(config, data_dir, cached=True))
     except NotCachedError:
         return None
 
 
 def describe(config: DataConfig, data_dir: Path | None = None) -> tuple[Shape, int]:
     """((C, H, W) as the model sees it, number of classes), cheaply. Raises as :func:`load`."""
-    source = _source(config, data_dir, _no_progress, _no_warning)
-    (channels, height, width), classes = REGISTRY[config.dataset].describe(source)
+    (channels, height, width), classes = REGISTRY[config.dataset].describe(Source(config, data_dir))
     if config.image_size:
         height = width = config.image_size
     return (channels, height, width), classes
 
 
-def _source(config: DataConfig, data_dir: Path | None, progress: Progress, warn: Warn) -> Source:
-    """The same files by another path, a relative one say, are the same files to the cache."""
-    return Source(config, None if data_dir is None else data_dir.resolve(), progress, warn)
+def load_digits(source: Source) -> ImageData:
+    """1,797 8x8 digits, each pixel (0..16) enlarged to 4x4; a fixed stratified split, 1,437 to 360."""
+    import sklearn.datasets
+    from sklearn.model_selection import train_test_split
+
+    bunch = sklearn.datasets.load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    images, labels = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target)
+    indices = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=bunch.target, random_state=0)
+    train, val = (Split(images[part], labels[part]) for part in indices)
+    return finish("digits", train, val, [str(digit) for digit in range(10)], source.config.image_size)
 
 
-def _fixed(channels: int) -> Callable[[Source], tuple[Shape, int]]:
-    return lambda source: ((channels, 32, 32), 10)
+def load_synthetic(source: Source) -> ImageData:
+    """A random grey-level prototype for each class, plus noise: separable, any shape; a fifth is for validation."""
+    config = source.config
+    rng = np.random.default_rng(0)
+    prototypes = rng.integers(64, 192, size=(config.classes, *config.shape))
+    labels = torch.arange(config.images) % config.classes
+    noise = rng.normal(0, 48, size=(config.images, *config.shape))
+    images = torch.from_numpy((prototypes[labels.numpy()] + noise).clip(0, 255).astype(np.uint8))
+    border = max(config.images // 5, 1)
+    train, val = Split(images[border:], labels[border:]), Split(images[:border], labels[:border])
+    return finish("synthetic", train, val, [f"class {k}" for k in range(config.classes)], config.image_size)
 
 
-_IDX = "place the four IDX files (train-images-idx3-ubyte ... t10k-labels-idx1-ubyte) in {root}/"
+def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0) -> Entry:
+    """A data set of ten classes, 32x32 with ``pad``, by torchvision's reader, downloads and checksums. ``layout``:
+    which files go where in ``{root}``."""
+
+    def load(source: Source) -> ImageData:
+        import torchvision.datasets
+
+        reader, root = getattr(torchvision.datasets, class_name), source.root
+        url = getattr(reader, "url", None) or reader.mirrors[0]
+
+        def read(download: bool = False) -> list[Any]:
+            return [reader(root, train=train, download=download) for train in (True, False)]
+
+        with download.fetching(source, url, layout.format(root=root)):
+            try:
+                parts = read()
+            except RuntimeError as error:
+                if "not found" not in str(error).lower():
+                    raise
+                if source.cached:
+                    raise NotCachedError(f"no files in {root}") from None
+                if not download.reachable(url):
+                    raise ConnectionError("no files there, and the server does not answer") from None
+                parts = read(download=True)
+        train, val = (_split(part) for part in parts)
+        return finish(source.config.dataset.value, train, val, parts[0].classes, source.config.image_size, pad)
+
+    return Entry(lambda source: ((channels, 32, 32), 10), load)
+
+
+def _split(part: Any) -> Split:
+    """torchvision's (N, H, W) or (N, H, W, C) as (N, C, H, W)."""
+    pixels = torch.as_tensor(part.data)
+    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return Split(images, torch.as_tensor(part.targets))
+
+
+IDX = "place the four IDX files (train-images-idx3-ubyte ... t10k-labels-idx1-ubyte) in {root}"
+CIFAR = "unpack cifar-10-python.tar.gz into {root}, so that {root}/cifar-10-batches-py is there"
 REGISTRY: dict[Dataset, Entry] = {
-    Dataset.DIGITS: Entry(_fixed(1), load_digits),
-    Dataset.SYNTHETIC: Entry(describe_synthetic, load_synthetic),
-    Dataset.MNIST: Entry(
-        _fixed(1),
-        torchvision_loader(
-            Dataset.MNIST,
-            "MNIST",
-            "https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",
-            _IDX + "MNIST/raw",
-            pad=2,
-        ),
-    ),
-    Dataset.FASHION_MNIST: Entry(
-        _fixed(1),
-        torchvision_loader(
-            Dataset.FASHION_MNIST,
-            "FashionMNIST",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
-            _IDX + "FashionMNIST/raw",
-            pad=2,
-        ),
-    ),
-    Dataset.CIFAR10: Entry(
-        _fixed(3),
-        torchvision_loader(
-            Dataset.CIFAR10,
-            "CIFAR10",
-            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-            "unpack cifar-10-python.tar.gz into {root}, so that {root}/cifar-10-batches-py is there",
-            pad=0,
-        ),
-    ),
-    Dataset.TINY_IMAGENET: Entry(describe_tiny_imagenet, load_tiny_imagenet),
-    Dataset.IMAGEFOLDER: Entry(describe_imagefolder, load_imagefolder),
+    Dataset.DIGITS: Entry(lambda source: ((1, 32, 32), 10), load_digits),
+    Dataset.SYNTHETIC: Entry(lambda source: (source.config.shape, source.config.classes), load_synthetic),
+    Dataset.MNIST: torchvision_entry("MNIST", 1, IDX + "/MNIST/raw", pad=2),
+    Dataset.FASHION_MNIST: torchvision_entry("FashionMNIST", 1, IDX + "/FashionMNIST/raw", pad=2),
+    Dataset.CIFAR10: torchvision_entry("CIFAR10", 3, CIFAR),
+    Dataset.TINY_IMAGENET: Entry(image_folders.describe_tiny_imagenet, image_folders.load_tiny_imagenet),
+    Dataset.IMAGEFOLDER: Entry(image_folders.describe_imagefolder, image_folders.load_imagefolder),
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from maldrop_cli.config import CNN, RunConfig, UsageError
+from maldrop_cli.data.dataset import Shape
 from maldrop_cli.dropout import DropoutLinear
 from maldrop_cli.models import torchvision as torchvision_models
-from maldrop_cli.models.classifier import Classifier, Shape, head_of
+from maldrop_cli.models.classifier import Classifier, head_of
 from maldrop_cli.models.paper_cnn import PaperCNN
 from maldrop_cli.models.variants import Head, build_regulariser
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import DropoutLinear, Regulariser
 
-Shape = tuple[int, int, int]  # (C, H, W)
-
 
 class Classifier(nn.Module):
     """``forward(images, labels=None) -> logits``; the labels travel as an argument and nowhere else."""

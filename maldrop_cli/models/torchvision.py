@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from maldrop_cli.config import CNN, UsageError, nearest
-from maldrop_cli.models.classifier import Shape
+from maldrop_cli.data.dataset import Shape
 from maldrop_cli.models.strip_head import CutNetwork, cut
 
 SIDES = (32, 64, 96, 128, 224, 299)  # of images, to suggest; 224 is what most of the networks were made for
