@@ -214,9 +214,9 @@ OUTPUT, RARE = "Output", "Rarely needed"
 class Setting:
     """The metadata of a field: flags, checks, run ids and labels follow from it.
 
-    ``panel``: of ``--help``; empty for the five main settings. ``low``, ``high``: bounds of a number, ``above``: without
-    ``low`` itself. It has an effect on runs whose variant TAKES it, whose schedule, selector or model is among ``of``,
-    and of which ``when`` is true. ``flag``, ``text``: the flag and its default, where they are not name and value.
+    ``panel``: of ``--help``; empty for the five main settings. ``low``, ``high``: bounds of a number; ``above``:
+    ``low`` itself is out. It has an effect on runs whose variant TAKES it, whose schedule, selector or model is among
+    ``of``, and of which ``when`` is true. ``flag``, ``text``: the flag and its default, where not name and value.
     """
 
     help: str
@@ -310,8 +310,10 @@ class RunConfig:
     )  # fmt: skip
     granularity: Granularity = setting(Granularity.BATCH, "One mask for a batch, or for each sample (image).", DROPOUT)
     pass_rate: PassRate = setting(
-        PassRate.CUMULATIVE, "The share of passes that scales neurons at test time: of all training, of the last epoch.", DROPOUT
-    )  # fmt: skip
+        PassRate.CUMULATIVE,
+        "Pass rates that scale neurons at test time: of all training, or of the last epoch.",
+        DROPOUT,
+    )
     joint_iterations: int = setting(10, "Of the selector joint: rounds of ascent, at most.", RARE, of=[Selector.JOINT])
     joint_starts: int = setting(16, "Of the selector joint: starts beside softmax, at most.", RARE, of=[Selector.JOINT])
     score_memory: float = setting(

@@ -7,7 +7,7 @@ from maldrop_cli.config import DataConfig, Dataset, Dropout, Preset, RunConfig, 
 from maldrop_cli.models.variants import Head
 from maldrop_cli.record import RunRecord
 from maldrop_cli.sweep.grammar import Quantity, parse_axis
-from maldrop_cli.sweep.grid import REFERENCES, aliases, build, distinct, over_seeds, trained_as
+from maldrop_cli.sweep.grid import REFERENCES, aliases, build, build_timed, distinct, over_seeds, trained_as
 
 BASE = RunConfig()
 
@@ -61,6 +61,16 @@ def test_references_come_first_and_once_for_each_base() -> None:
         ("none", 0.2, 0.3), ("vanilla", 0.2, 0.3), ("vanilla", 0.2, 0.5),
     ]  # fmt: skip
     assert [(each.dropout.value, each.lr) for each in points[6:]] == [("maldrop", 0.1), ("maldrop", 0.2)]
+
+
+def test_what_is_timed() -> None:
+    several = values(
+        dropout=[Dropout.MALDROP, Dropout.VANILLA, Dropout.SPATIAL_MALDROP], selector=[Selector.JOINT, Selector.SINGLE]
+    )
+    assert [(each.dropout.value, each.selector.value) for each in build_timed({**several, "rho": [Quantity(1)]}, head)] == [
+        ("none", "heuristic"), ("vanilla", "heuristic"), ("maldrop", "joint"), ("maldrop", "single"),
+        ("spatial-maldrop", "heuristic"),
+    ]  # fmt: skip
 
 
 def test_the_preset_fills_what_is_not_given() -> None:

@@ -11,11 +11,11 @@ from scipy import stats as scipy_stats
 from maldrop_cli.analysis.stats import (
     MIN_SEEDS,
     Outcome,
-    verdicts,
     holm,
     ratio_interval,
     seeds_to_decide,
     t_interval,
+    verdicts,
 )
 
 

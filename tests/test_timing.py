@@ -16,7 +16,6 @@ from maldrop_cli import mask_metrics
 from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector, UsageError
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.sweep.grid import subjects
 from maldrop_cli.timing import clock, naive, phases, scaling
 from maldrop_cli.timing.cases import Setting, Timing, name_of, training_steps
 from maldrop_cli.timing.clock import Case, DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval
@@ -199,10 +198,16 @@ def test_a_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[-1] < 0.5 * seen[0]
 
 
+def timed(base: RunConfig, *selectors: Selector) -> list[RunConfig]:
+    """``none``, ``vanilla``, ``maldrop`` with the selectors, ``random``."""
+    none, vanilla, random = (replace(base, dropout=each) for each in (Dropout.NONE, Dropout.VANILLA, Dropout.RANDOM))
+    return [none, vanilla, *(replace(base, selector=selector) for selector in selectors), random]
+
+
 @pytest.mark.parametrize("granularity", Granularity)
 def test_naive_forms_follow_their_fast_ones_and_give_the_same_masks(granularity: Granularity) -> None:
     base = replace(BASE, granularity=granularity)
-    plan = subjects(base, [Dropout.MALDROP, Dropout.RANDOM], [Selector.HEURISTIC, Selector.SINGLE])
+    plan = timed(base, Selector.HEURISTIC, Selector.SINGLE)
     timings = time_cases(
         plan, SETTING, rounds=4, precision=0.03, budget=10.0, naive=True, tick=lambda what, done, total: None
     )
@@ -247,7 +252,7 @@ def test_peak_memory_counts_what_a_step_holds(device: torch.device) -> None:
 
 def test_what_the_masks_do_to_a_trained_network(tiny: ImageData, device: torch.device) -> None:
     base = replace(BASE, rho=16, batch_size=30)
-    plan = subjects(base, [Dropout.MALDROP, Dropout.RANDOM], [Selector.HEURISTIC, Selector.JOINT])
+    plan = timed(base, Selector.HEURISTIC, Selector.JOINT)
     training = Training(replace(base, dropout=Dropout.NONE), tiny.to(device), device)
     training.epoch()
     probe = mask_metrics.probe_images(tiny.train).to(device)

@@ -72,7 +72,8 @@ def main() -> None:
     ]
     print(
         to_text(
-            [Table(f"Highest rho of {N} x {D}, {torch.get_num_threads()} threads, torch {torch.__version__}", columns)], "markdown"
+            [Table(f"Highest rho of {N} x {D}, {torch.get_num_threads()} threads, torch {torch.__version__}", columns)],
+            "markdown",
         )
     )
 

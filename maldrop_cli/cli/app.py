@@ -8,8 +8,8 @@ from maldrop_cli import __version__
 from maldrop_cli.cli.compare import compare
 from maldrop_cli.cli.report import report
 from maldrop_cli.cli.sweep import sweep
-from maldrop_cli.cli.train import train
 from maldrop_cli.cli.timeit import timeit
+from maldrop_cli.cli.train import train
 
 app = typer.Typer(
     name="maldrop",

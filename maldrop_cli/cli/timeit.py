@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command, positive
-from maldrop_cli.config import Dropout, MaldropError, RunConfig, Selector, UsageError, setting
+from maldrop_cli.config import Dropout, MaldropError, RunConfig, UsageError, setting
 from maldrop_cli.executors import Machine
 
 if TYPE_CHECKING:
@@ -72,24 +72,21 @@ def timeit(
     from maldrop_cli.machine import environment, use_machine
     from maldrop_cli.models import check_batches
     from maldrop_cli.plots import save
-    from maldrop_cli.plots.timings import ratios, scale
+    from maldrop_cli.plots.ratios import ratios
+    from maldrop_cli.plots.scale import scale
     from maldrop_cli.record import describe_machine
     from maldrop_cli.render import timings as render
     from maldrop_cli.render.progress import ProgressListener
-    from maldrop_cli.sweep.grid import build
+    from maldrop_cli.sweep.grid import build, build_timed
     from maldrop_cli.timing import scaling
     from maldrop_cli.timing.cases import Setting
     from maldrop_cli.timing.phases import phases
-    from maldrop_cli.timing.timings import REFERENCES, other_work, warnings
+    from maldrop_cli.timing.timings import other_work, warnings
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     device = use_machine(machine.device, machine.threads)
     head = head_of(data.data_dir)
-    selectors = settings.values["selector"]
-    configs: list[RunConfig] = []
-    for dropout in dict.fromkeys([*REFERENCES, *settings.values["dropout"]]):
-        chosen = selectors if dropout is Dropout.MALDROP else [Selector.HEURISTIC]
-        configs += build({**settings.values, "dropout": [dropout], "selector": chosen}, head)
+    configs = build_timed(settings.values, head)
     shape, classes = datasets.describe(configs[0].data, data.data_dir)
     for config in configs:
         check_batches(config, shape, 2 * config.batch_size)
@@ -98,6 +95,7 @@ def timeit(
     progress = ProgressListener(Console(stderr=True), quiet=output.quiet)
 
     if options.scale:
+        selectors = settings.values["selector"]
         [config] = build({**settings.values, "dropout": [Dropout.MALDROP], "selector": selectors[:1]}, head)
         sizes = {"classes": classes, "width": head(config).width, "batch": config.batch_size, "rho": config.rho}
         with progress:

@@ -52,6 +52,15 @@ def build(
     return distinct([resolve_rho(config, head, rhos) for config, rhos in configs])
 
 
+def build_timed(values: Values, head: Heads) -> list[RunConfig]:
+    """What to time: ``none`` and ``vanilla``, then the others; ``maldrop`` with each of its selectors."""
+    configs = []
+    for dropout in dict.fromkeys([*REFERENCES, *values["dropout"]]):
+        selectors = values["selector"] if dropout is Dropout.MALDROP else [RunConfig.selector]
+        configs += build({**values, "dropout": [dropout], "selector": selectors}, head)
+    return configs
+
+
 def resolve_rho(config: RunConfig, head: Heads, rhos: Mapping[str, Quantity]) -> RunConfig:
     """``config`` with ``rhos``, of rho and rho_end, as numbers of what its variant drops. UsageError where there are
     too few of these, or none."""
