@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maldrop_cli.cli.options import read_setting
 from maldrop_cli.config import MaldropError, UsageError
-from maldrop_cli.sweep.grammar import parse_axis, parse_omegas, parse_seeds, parse_single, to_counts
+from maldrop_cli.sweep.grammar import Quantity, parse_axis, parse_omegas, parse_seeds
+
+
+def counts(text: str) -> list[int]:
+    return list(dict.fromkeys(each.count(4096, "rho") for each in parse_axis(text, "rho")))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,7 @@ from maldrop_cli.sweep.grammar import parse_axis, parse_omegas, parse_seeds, par
     ],
 )
 def test_counts(text: str, values: list[int]) -> None:
-    assert to_counts(parse_axis(text, "rho"), 4096, "rho") == values
+    assert counts(text) == values
 
 
 @pytest.mark.parametrize(
@@ -92,13 +97,14 @@ def test_a_meaningless_axis_says_why(text: str, message: str) -> None:
 @pytest.mark.parametrize("text", ["-1", "4097", "100.1%", "-1%", "0..5000", "-0.4"])
 def test_rho_stays_within_the_layer(text: str) -> None:
     with pytest.raises(UsageError, match="not within the layer's width, 0 to 4096"):
-        to_counts(parse_axis(text, "rho"), 4096, "rho")
+        counts(text)
 
 
-def test_a_single_count() -> None:
-    assert parse_single("6.25%", "rho").count(4096, "rho") == 256
-    with pytest.raises(UsageError, match="names 2 values"):
-        parse_single("1,2", "rho")
+def test_one_value_where_several_are_not_taken() -> None:
+    assert read_setting("rho", "6.25%", ()) == [Quantity(6.25, percent=True)]
+    assert len(read_setting("rho", "1,2", ("rho",))) == 2
+    with pytest.raises(UsageError, match=r"names 2 values, and this takes one; `maldrop sweep --rho` takes several"):
+        read_setting("rho", "1,2", ())
 
 
 @pytest.mark.parametrize(
@@ -141,9 +147,8 @@ pieces = st.one_of(numbers, st.sampled_from(["..", ",", ":", "/", "*", "%", " ",
 def test_any_text_gives_counts_within_the_layer_or_one_line(text: str) -> None:
     message = ""
     try:
-        counts = to_counts(parse_axis(text, "rho"), 4096, "rho")
-        assert counts
-        assert all(0 <= count <= 4096 for count in counts)
+        assert counts(text)
+        assert all(0 <= count <= 4096 for count in counts(text))
     except MaldropError as error:
         message = str(error)
     assert "\n" not in message

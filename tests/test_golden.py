@@ -39,7 +39,7 @@ def test_columns(maldrop: Run) -> None:
         "dry-sweep": ("sweep", *QUICK, "--dry-run"),
         "dry-train": ("train", *QUICK, "--dry-run"),
         "timeit": ("timeit", *TINY, "--rounds", "2", "--no-harm"),
-        "scale": ("timeit", *TINY, "--scale", "rho", "--selector", "heuristic", "--budget", "0.1"),
+        "scale": ("timeit", *TINY, "--scale", "batch", "--selector", "gradient", "--budget", "0.1"),
         "report": ("report", "maldrop-runs"),
         "report-long": ("report", "maldrop-runs", "--long"),
         "report-by": ("report", "maldrop-runs", "--by", "rho"),

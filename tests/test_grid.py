@@ -64,10 +64,9 @@ def test_references_come_first_and_once_for_each_base() -> None:
 
 
 def test_what_is_timed() -> None:
-    several = values(
-        dropout=[Dropout.MALDROP, Dropout.VANILLA, Dropout.SPATIAL_MALDROP], selector=[Selector.JOINT, Selector.SINGLE]
-    )
-    assert [(each.dropout.value, each.selector.value) for each in build_timed({**several, "rho": [Quantity(1)]}, head)] == [
+    dropouts = [Dropout.MALDROP, Dropout.VANILLA, Dropout.SPATIAL_MALDROP]
+    several = values(dropout=dropouts, selector=[Selector.JOINT, Selector.SINGLE], rho=[Quantity(1)])
+    assert [(each.dropout.value, each.selector.value) for each in build_timed(several, head)] == [
         ("none", "heuristic"), ("vanilla", "heuristic"), ("maldrop", "joint"), ("maldrop", "single"),
         ("spatial-maldrop", "heuristic"),
     ]  # fmt: skip

@@ -18,19 +18,16 @@ from maldrop_cli.analysis.compare import compare_arms, of_dropout
 from maldrop_cli.config import VGG16, Dropout, Granularity, MaldropError, RunConfig, Schedule, Selector
 from maldrop_cli.mask_metrics import Fidelity
 from maldrop_cli.record import EpochRow, RunRecord, Status
+from maldrop_cli.render.arms import arm_rows, arm_table, sweep_table, verdict_table
 from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.render.runs import (
     FURTHER,
-    arm_rows,
-    arm_table,
     epoch_rows,
     report_table,
     run_rows,
     schedule_settings,
     setting_cells,
-    sweep_table,
     train_table,
-    verdict_table,
 )
 from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_csv, write_json
 from maldrop_cli.render.timings import phase_table, scale_rows, scale_table, tables, timing_rows
@@ -448,7 +445,7 @@ def test_the_papers_table_is_shown_beside_its_own_shapes_only(
 
 def test_plain_progress_is_a_line_an_epoch_with_the_time_left() -> None:
     file = io.StringIO()
-    now = iter([0.0, 10.0, 20.0])
+    now = iter([0.0, 0.0, 10.0, 20.0])
     progress = ProgressListener(Console(file=file, width=200), clock=lambda: next(now))
     row = RECORDS[0].epochs[0]
     with progress:

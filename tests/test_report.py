@@ -16,8 +16,8 @@ from maldrop_cli.analysis.compare import compare_arms, of_dropout
 from maldrop_cli.analysis.settings import ARM_SETTINGS, order, varying
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector, UsageError
 from maldrop_cli.record import EpochRow, RunRecord, Status
+from maldrop_cli.render.arms import id_columns, in_order, mixed_data, report_tables
 from maldrop_cli.render.latex import escape
-from maldrop_cli.render.reports import id_columns, in_order, mixed_data, report_tables
 from maldrop_cli.render.tables import Column, Table, to_text
 from maldrop_cli.runs.store import Store
 from maldrop_cli.sweep.filters import parse_baseline, parse_by, parse_condition

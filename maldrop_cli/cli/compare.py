@@ -53,7 +53,8 @@ def compare(
     from maldrop_cli.analysis.compare import compare_arms, of_dropout
     from maldrop_cli.cli.output import draw_plot, present
     from maldrop_cli.cli.run import Session
-    from maldrop_cli.render import runs as render
+    from maldrop_cli.render import arms as render
+    from maldrop_cli.render.runs import failures, machine_line, settings_line
     from maldrop_cli.render.tables import plural
     from maldrop_cli.sweep.grid import over_seeds
 
@@ -65,11 +66,11 @@ def compare(
     comparison = compare_arms([by_dropout[each] for each in dropouts], of_dropout(base), margin)
     notes = [
         "±: 95 % t-interval over seeds. × none: training time an epoch.",
-        render.machine_line(records),
-        *render.failures(records),
+        machine_line(records),
+        *failures(records),
         *render.saturated_arms(comparison.arms),
     ]
-    title = f"{render.settings_line(points[0])}, {plural(len(named_seeds), 'seed')}"
+    title = f"{settings_line(points[0])}, {plural(len(named_seeds), 'seed')}"
     tables = [render.arm_table(comparison, title, notes)]
     if len(dropouts) > 1:
         tables.append(render.verdict_table(comparison))

@@ -6,23 +6,23 @@ parameters are flags, for Typer.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import math
 import re
-import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
 from maldrop_cli.config import (
+    DATA,
     MACHINE,
     OUTPUT,
     PLOT_SUFFIXES,
@@ -38,20 +38,22 @@ from maldrop_cli.config import (
     UsageError,
     parse_name,
     setting,
-)
+    unknown_name,
+)  # fmt: skip
 from maldrop_cli.files import check_writable
 from maldrop_cli.sweep import grammar
 
-MAIN = ("dropout", "rho", "dataset", "model", "epochs")
+MAIN = ("dropout", "rho", "dataset", "model", "epochs")  # they come first in --help
 SWEPT = ("dropout", "rho", "dataset", "model", "lr", "p", "selector", "schedule", "omega")  # `sweep` takes several
 TIMED = (  # the settings that `timeit` has
     *("dropout", "rho", "dataset", "model", "image_size", "depth", "p", "selector", "omega", "granularity"),
     *("batch_size", "shape", "classes", "images", "joint_iterations", "joint_starts", "score_memory"),
 )
-TRAINED = (*MAIN, *(name for name in SETTINGS if name not in MAIN))
-SEEDED = tuple(name for name in TRAINED if name != "seed")
+SEEDED = tuple(name for name in SETTINGS if name != "seed")  # of commands with several seeds
 _ALIASES = {"dropout": ("--dropouts",), "quiet": ("-q",)}
+_SETTING_FIELDS = {each.name: each for kind in (DataConfig, RunConfig) for each in fields(kind)}
 _SETTING_TYPES = typing.get_type_hints(DataConfig) | typing.get_type_hints(RunConfig)
+MAX_CHOICES = 5  # of names, that --help has room for beside a flag
 
 
 class Format(StrEnum):
@@ -73,9 +75,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class DataOptions:
-    data_dir: Path | None = setting(
-        None, "Where the files lie, or go; the default is a folder in your cache.", "Data and model"
-    )
+    data_dir: Path | None = setting(None, "Where the files lie, or go; the default is a folder in your cache.", DATA)
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,9 @@ class StoreOptions:
     out: Path = setting(Path("maldrop-runs"), "Where runs are kept.", MACHINE)
     fresh: bool = setting(False, "Train again even what is already there.", MACHINE)
     checkpoint_every: int | None = setting(
-        None,
-        "Epochs between checkpoints, from which the same command resumes after a crash; 0: only when it is "
-        "interrupted. The default is 1 for compare and sweep, 0 for train.",
-        RARE,
-    )
+        None, "Epochs between checkpoints, from which the same command resumes after a crash; 0: if interrupted. "
+        "The default is 1 for compare and sweep, 0 for train.", RARE,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,23 +116,19 @@ class PlotFile:
 @dataclass(frozen=True)
 class PlotOptions(PlotFile):
     plot_kind: PlotKind | None = setting(
-        None,
-        "Loss and accuracy by epoch; a measurement by a setting; accuracy by training time; pass rates. The default is "
-        "learning, of sweep: metric.",
-        OUTPUT,
-    )
-    metric: Metric = setting(Metric.VAL_TOP1, "What the plots metric and time show.", OUTPUT)
+        None, "Loss and accuracy by epoch; a measurement by a setting; accuracy by training time; pass rates. The "
+        "default is learning, of sweep: metric.", OUTPUT,
+    )  # fmt: skip
+    metric: Metric = setting(Metric.VAL_TOP1, f"Of the plots metric and time: {', '.join(Metric)}.", OUTPUT)
     x: str = setting("rho", "Of the plot metric: the setting along the axis, any that is a number.", OUTPUT)
 
     def __post_init__(self) -> None:
-        from maldrop_cli.analysis.settings import NUMERIC
-        from maldrop_cli.config import unknown_name
-
         super().__post_init__()
+        object.__setattr__(self, "x", self.x.strip().replace("-", "_"))
         if self.x not in NUMERIC:
-            raise UsageError("x", unknown_name("setting that is a number", self.x, list(NUMERIC)))
+            raise UsageError("x", unknown_name("setting that is a number", self.x, NUMERIC))
         if self.plot_kind is not None and self.plot is None:
-            raise UsageError("plot-kind", "there is no plot without --plot FILE")
+            raise UsageError("plot_kind", "there is no plot without --plot FILE")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -143,22 +137,18 @@ class PlotOptions(PlotFile):
 def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
     """The values of a setting of RunConfig or DataConfig, checked; UsageError for more than one, unless it may have
     ``several``."""
-    if not isinstance(text, str):
-        values = [text]
-    elif name in ("rho", "rho_end"):
-        values = list(grammar.parse_axis(text, name))
-    elif name == "omega":
-        values = list(grammar.parse_omegas(text))
-    elif name == "shape":
-        values = [_shape(text)]
-    elif name == "fidelity_every":
-        values = [_fidelity(text)]
-    elif isinstance(kind := _SETTING_TYPES[name], type) and issubclass(kind, StrEnum):
-        values = [parse_name(kind, item, name) for item in words(text)]
-    elif kind is float:
-        values = list(grammar.parse_numbers(text, name))
-    else:
-        values = list(words(text))
+    kind, values = _SETTING_TYPES[name], [text]
+    if isinstance(text, str):
+        if name in ("rho", "rho_end"):
+            values = list(grammar.parse_axis(text, name))
+        elif name in _READERS:
+            values = _READERS[name](text)
+        elif kind is float:
+            values = list(grammar.parse_numbers(text, name))
+        elif kind is str:
+            values = words(text)
+        else:
+            values = names(kind, text, name)
     if len(values) > 1 and name not in several:
         where = f"; `maldrop sweep --{name}` takes several" if name in SWEPT else ""
         raise UsageError(name, f"{text!r} names {len(values)} values, and this takes one{where}")
@@ -177,25 +167,29 @@ def names(kind: type[StrEnum], text: str, setting: str) -> list[Any]:
     return [parse_name(kind, item, setting) for item in words(text)]
 
 
-def positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> None:
     """UsageError unless it is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):
         raise UsageError(name, f"{value} is not a number above 0")
-    return value
 
 
-def _fidelity(text: str) -> int:
+def _fidelity(text: str) -> list[int]:
     match = re.fullmatch(r"off|every=([1-9]\d*)", text.strip())
     if not match:
         raise UsageError("fidelity", f"{text!r} is neither 'off' nor 'every=N', a number of epochs; write e.g. every=5")
-    return int(match[1] or 0)
+    return [int(match[1] or 0)]
 
 
-def _shape(text: str) -> tuple[int, int, int]:
+def _shape(text: str) -> list[tuple[int, ...]]:
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip().lower())
     if not match:
         raise UsageError("shape", f"{text!r} is not channels x height x width; write e.g. 3x32x32")
-    return int(match[1]), int(match[2]), int(match[3])
+    return [tuple(map(int, match.groups()))]
+
+
+_READERS: dict[str, Callable[[str], list[Any]]] = {
+    "omega": lambda text: list(grammar.parse_omegas(text)), "shape": _shape, "fidelity_every": _fidelity,
+}  # fmt: skip
 
 
 # --- deriving flags --------------------------------------------------------------------------------------------------
@@ -203,76 +197,66 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class _Flag:
-    """An option of a command, before Typer."""
+    """An option of a command, before Typer. ``swept``: it is read by :func:`read_setting`."""
 
     name: str
     setting: Setting
     kind: Any
     default: Any
+    swept: bool = False
 
     @property
     def enum(self) -> type[StrEnum] | None:
         """Its kind of names, if it is one."""
-        kinds = typing.get_args(self.kind) if isinstance(self.kind, types.UnionType) else (self.kind,)
+        kinds = typing.get_args(self.kind) or (self.kind,)
         return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, StrEnum)), None)
 
     def parameter(self) -> inspect.Parameter:
-        """For Typer: numbers that can't be swept, switches and paths by their type, all else as text."""
-        flags = [f"--{(self.setting.flag or self.name).replace('_', '-')}", *_ALIASES.get(self.name, ())]
-        native = {int, bool, Path, int | None, float | None, Path | None, str | None}
-        kind = self.kind if self.kind in native else str | None if self.default is None else str
-        names = "|".join(self.enum) if self.enum and len(self.enum) <= 5 else None
-        option = typer.Option(*flags, help=self.setting.help, rich_help_panel=self.setting.panel or None, metavar=names)
-        return _keyword(self.name, Annotated[kind, option], self.default)
+        """For Typer: whole numbers, switches and paths by their type, all else as text."""
+        kind, default = self.kind, self.default
+        as_text = self.enum or (self.swept and (kind not in (int, bool, int | None) or bool(self.setting.text)))
+        if self.name == "horizon":  # without a number it is that of the epochs
+            kind, default = int | None, None
+        elif as_text:
+            kind = str if default is not None else str | None
+            default = "x".join(map(str, default)) if isinstance(default, tuple) else default and str(default)
+            default = self.setting.text or default
+        choices = "|".join(self.enum) if self.enum and len(self.enum) <= MAX_CHOICES else None
+        option = typer.Option(
+            f"--{(self.setting.flag or self.name).replace('_', '-')}", *_ALIASES.get(self.name, ()),
+            help=self.setting.help, rich_help_panel=self.setting.panel or None, metavar=choices,
+        )  # fmt: skip
+        return _keyword(self.name, Annotated[kind, option], default)
 
     def read(self, value: Any) -> Any:
         """What Typer gave, as the field's type, checked."""
         if isinstance(value, str) and self.enum:
             value = parse_name(self.enum, value, self.name)
-        elif isinstance(value, str) and self.name == "x":
-            value = value.strip().replace("-", "_")
         self.setting.check(self.name, value)
         return value
 
 
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def _setting_flags(names: Sequence[str], defaults: Mapping[str, str]) -> list[_Flag]:
-    fields_of = {each.name: each for kind in (DataConfig, RunConfig) for each in dataclasses.fields(kind)}
-    flags = []
-    for name in names:
-        default: Any = fields_of[name].default
-        kind = _SETTING_TYPES[name]
-        if name == "shape":
-            default = "x".join(map(str, default))
-        elif name == "horizon":
-            default, kind = None, int | None  # the number of epochs
-        elif kind not in (int, bool, int | None) or SETTINGS[name].text:
-            default, kind = SETTINGS[name].text or str(default), str
-        flags.append(_Flag(name, SETTINGS[name], kind, defaults.get(name, default)))
-    return flags
+def _flags(group: Any, settings: Sequence[str], defaults: Mapping[str, str]) -> list[_Flag]:
+    """Those of a dataclass; of :class:`Settings`, those of the ``settings``."""
+    swept = group is Settings
+    own = [_SETTING_FIELDS[name] for name in settings] if swept else fields(group)
+    hints = _SETTING_TYPES if swept else typing.get_type_hints(group)
+    return [
+        _Flag(each.name, each.metadata["setting"], hints[each.name], defaults.get(each.name, each.default), swept)
+        for each in own
+    ]
 
 
-def _group_flags(group: Any) -> list[_Flag]:
-    hints, flags = typing.get_type_hints(group), []
-    for each in dataclasses.fields(group):
-        default = str(each.default) if isinstance(each.default, StrEnum) else each.default
-        flags.append(_Flag(each.name, each.metadata["setting"], hints[each.name], default))
-    return flags
+def _option(help: str, **how: Any) -> Any:
+    return Annotated[Path | None, typer.Option(help=help, rich_help_panel=MACHINE, **how)]
 
 
-CONFIG = Annotated[
-    Path | None,
-    typer.Option(
-        help="Take settings from a TOML file; flags win.",
-        rich_help_panel=MACHINE,
-        callback=config_file.use,
-        is_eager=True,
-    ),
-]
-SAVE_CONFIG = Annotated[Path | None, typer.Option(help="Write what was set to a TOML file.", rich_help_panel=MACHINE)]
+_CONFIG = _option("Take settings from a TOML file; flags win.", callback=config_file.use, is_eager=True)
+_SAVE_CONFIG = _option("Write what was set to a TOML file.")
 
 
 def command(
@@ -287,27 +271,23 @@ def command(
 
     def unfold(function: Callable[..., None]) -> Callable[..., None]:
         hints = typing.get_type_hints(function, include_extras=True)
-        groups: dict[str, list[_Flag]] = {}
-        own = []
-        for name, parameter in inspect.signature(function).parameters.items():
-            if hints[name] is Settings:
-                groups[name] = _setting_flags(settings, defaults)
-            elif dataclasses.is_dataclass(hints[name]):
-                groups[name] = _group_flags(hints[name])
-            else:
-                own.append(_keyword(name, hints[name], parameter.default))
-        flags = [flag.parameter() for group in groups.values() for flag in group]
-        main = [each for each in flags if each.name in MAIN]
-        rare = [flag.name for group in groups.values() for flag in group if flag.setting.panel == RARE]
-        rest = [each for each in flags if each not in main]
+        groups = {name: _flags(hint, settings, defaults) for name, hint in hints.items() if is_dataclass(hint)}
+        own = [
+            _keyword(name, hints[name], each.default)
+            for name, each in inspect.signature(function).parameters.items()
+            if name not in groups
+        ]
+        flags = [flag for group in groups.values() for flag in group]
+        main = sorted((flag for flag in flags if flag.name in MAIN), key=lambda flag: MAIN.index(flag.name))
+        rare = [flag for flag in flags if flag.setting.panel == RARE]
+        usual = [flag for flag in flags if flag not in main and flag not in rare]
         parameters = [
-            _keyword("ctx", typer.Context, inspect.Parameter.empty),
-            *main,
+            _keyword("ctx", typer.Context),
+            *(flag.parameter() for flag in main),
             *own,
-            *(each for each in rest if each.name not in rare),
-            _keyword("config", CONFIG, None),
-            _keyword("save_config", SAVE_CONFIG, None),
-            *(each for each in rest if each.name in rare),
+            *(flag.parameter() for flag in usual),
+            *(_keyword(name, hint, None) for name, hint in (("config", _CONFIG), ("save_config", _SAVE_CONFIG))),
+            *(flag.parameter() for flag in rare),
         ]
 
         @functools.wraps(function)
@@ -318,7 +298,7 @@ def command(
             for name, group in groups.items():
                 values = {flag.name: texts.pop(flag.name) for flag in group}
                 if hints[name] is Settings:
-                    if values.get("horizon", 0) is None:
+                    if values.get("horizon", MISSING) is None:
                         del values["horizon"]
                     read = {key: read_setting(key, text, several) for key, text in values.items()}
                     arguments[name] = Settings(read, given)

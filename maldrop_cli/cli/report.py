@@ -66,7 +66,8 @@ def report(
     from maldrop_cli.analysis.arms import group
     from maldrop_cli.analysis.compare import compare_arms
     from maldrop_cli.cli.output import draw_plot, present
-    from maldrop_cli.render import reports, runs
+    from maldrop_cli.render import arms as render
+    from maldrop_cli.render import runs
     from maldrop_cli.render.tables import plural
 
     known = _stored_runs(folders)
@@ -77,18 +78,18 @@ def report(
     if not records:
         raise MaldropError(_nothing_left(candidates, conditions))
     records.sort(key=lambda run: (str(run.config.effective_settings() | {"seed": 0}), run.config.seed))
-    arms = reports.in_order(group(records), settings) if together else []
-    mask_report = runs.mask_tables(arms, reports.id_columns(arms, settings)) if masks else []
+    arms = render.in_order(group(records), settings) if together else []
+    mask_report = render.mask_tables(arms, render.id_columns(arms, settings)) if masks else []
     if grouped:
         pool = group(known)  # a baseline need not be among the rows
         if base and not any(map(base.fits, pool)):
             raise MaldropError(f"--baseline: none of {plural(len(trained), 'stored run')} has {base.label}")
         comparison = compare_arms(arms, base, margin, pool)
-        present([*reports.report_tables(comparison, settings), *mask_report], runs.arm_rows(comparison), output)
+        present([*render.report_tables(comparison, settings), *mask_report], render.arm_rows(comparison), output)
     else:
         single = [run for run in records if not run.trained_as]
         rows = runs.epoch_rows(single) if long else runs.run_rows(single)
-        present([runs.report_table(single, long, reports.mixed_data(single)), *mask_report], rows, output)
+        present([runs.report_table(single, long, render.mixed_data(single)), *mask_report], rows, output)
     draw_plot(arms, plotting, PlotKind.LEARNING)
 
 

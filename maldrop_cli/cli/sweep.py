@@ -46,8 +46,9 @@ def sweep(
     from maldrop_cli.analysis.compare import compare_arms, of_vanilla
     from maldrop_cli.cli.output import draw_plot, present
     from maldrop_cli.cli.run import Session
-    from maldrop_cli.render import runs as render
+    from maldrop_cli.render import arms as render
     from maldrop_cli.render.dry_run import dry_rows, plan_line, sweep_chart
+    from maldrop_cli.render.runs import failures, machine_line
     from maldrop_cli.runs.store import Store
     from maldrop_cli.sweep.grid import REFERENCES, aliases, distinct, over_seeds, trained_as
 
@@ -73,7 +74,7 @@ def sweep(
     by_settings = {repr(arm.config.effective_settings()): arm for arm in group([*records, *aliased])}
     arms = [by_settings[repr(point.effective_settings())] for point in points]
     comparison = compare_arms(arms, of_vanilla(settings.values["p"][0]), margin=0.5)
-    tables = [render.sweep_table(comparison, title, [render.machine_line(records), *render.failures(records)])]
+    tables = [render.sweep_table(comparison, title, [machine_line(records), *failures(records)])]
     if points[0].fidelity_every:
         tables += render.mask_tables(comparison.arms)
     present(tables, render.arm_rows(comparison), output)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from maldrop_cli.cli.options import TRAINED, DataOptions, OutputOptions, Settings, StoreOptions, command
-from maldrop_cli.config import MACHINE, setting
+from maldrop_cli.cli.options import DataOptions, OutputOptions, Settings, StoreOptions, command
+from maldrop_cli.config import MACHINE, SETTINGS, setting
 from maldrop_cli.executors import Execution, Machine
 from maldrop_cli.files import check_writable
 
@@ -30,7 +30,7 @@ class TrainOptions:
             check_writable(self.save)
 
 
-@command(TRAINED)
+@command(tuple(SETTINGS))
 def train(
     settings: Settings,
     data: DataOptions,
@@ -44,8 +44,7 @@ def train(
     from maldrop_cli.cli.output import present
     from maldrop_cli.cli.run import Session
     from maldrop_cli.render.dry_run import dry_rows, plan_line, train_chart
-    from maldrop_cli.render.masks import pass_rate_table
-    from maldrop_cli.render.runs import epoch_rows, train_table
+    from maldrop_cli.render.runs import epoch_rows, pass_rate_table, train_table
     from maldrop_cli.runs import checkpoint
     from maldrop_cli.runs.runner import CheckpointPolicy
 

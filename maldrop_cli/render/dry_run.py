@@ -10,12 +10,12 @@ from typing import Any
 
 from maldrop_cli.config import RunConfig, Schedule
 from maldrop_cli.models.variants import Head, rho_of
+from maldrop_cli.render.arms import point_columns
 from maldrop_cli.render.runs import (
     FIRST,
     FURTHER,
     is_annealed,
     name,
-    point_columns,
     saturation,
     schedule_settings,
     setting_cells,

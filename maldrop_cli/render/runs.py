@@ -1,23 +1,18 @@
-"""Runs, arms and sweep points as rows (for files) and tables (for people)."""
+"""Runs as rows (for files) and tables (for people), and the words for settings and machines."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from maldrop_cli.analysis.arms import Arm, marked_epochs, time_ratio
-from maldrop_cli.analysis.compare import Comparison
-from maldrop_cli.analysis.settings import NUMERIC, varying
-from maldrop_cli.analysis.stats import Difference, Outcome
-from maldrop_cli.config import CNN, RunConfig, Schedule
-from maldrop_cli.record import EpochRow, RunRecord, Status, describe_machine
-from maldrop_cli.render import masks
+from maldrop_cli.analysis.arms import Arm
+from maldrop_cli.config import CNN, RunConfig, Schedule, Unit
+from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, describe_machine
 from maldrop_cli.render.tables import (
     Column,
     Table,
     duration,
-    interval_column,
+    number,
     number_column,
     plural,
 )
@@ -29,6 +24,9 @@ FURTHER = (
     *("image_size", "shape", "classes", "images", "deterministic"),
 )
 ENVIRONMENT = ("device", "device_name", "threads", "workers", "torch")
+MEASURED = ("turnover", *PROBED, "fidelity")  # of EpochRow, about its masks
+REPORTED = ("never_passed", "always_passed")  # of RunRecord, about all its masks
+BAR = 30  # characters that stand for all neurons
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
 
 # The words of a variant's name, in their order: what is said by its value alone, and what is said even at its default.
@@ -39,7 +37,6 @@ NAMED = (
 BY_VALUE = ("schedule", "selector", "granularity")
 ALWAYS = ("period", "rate", "rho", "rho_end", "p")
 _OF_SCHEDULES = ("period", "rate", "rho_end", "horizon")
-_METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean", *masks.MEASURED)  # of an arm
 
 
 def setting_cells(config: RunConfig, names: Sequence[str]) -> dict[str, Any]:
@@ -144,7 +141,7 @@ def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
         **_measured(row),
         "status": str(run.status),
         "reason": run.reason or None,
-        **{field: getattr(run, field) for field in masks.REPORTED},
+        **{field: getattr(run, field) for field in REPORTED},
         "pass_histogram": " ".join(map(str, run.pass_histogram)) or None,
         **setting_cells(run.config, FURTHER),
         "hidden_width": run.hidden_width,
@@ -156,7 +153,7 @@ def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
 
 def _measured(row: EpochRow | None) -> dict[str, Any]:
     fields = ("epoch", "train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "drop_rate", "rho_mean")
-    return {field: getattr(row, field, None) for field in (*fields, *masks.MEASURED)}
+    return {field: getattr(row, field, None) for field in (*fields, *MEASURED)}
 
 
 def train_table(run: RunRecord) -> Table:
@@ -177,9 +174,46 @@ def train_table(run: RunRecord) -> Table:
         number_column("rho", [row.rho_mean for row in rows], 0),
         number_column("dropped %", [row.drop_rate for row in rows], 2),
         number_column("train s", [row.train_seconds for row in rows], 2),
-        *masks.epoch_columns(rows),
+        *_probe_columns(rows),
     ]
     return Table(title, columns, notes)
+
+
+def _probe_columns(rows: Sequence[EpochRow]) -> list[Column]:
+    """The columns of the probe batch, where it was looked at."""
+    if all(row.raised_mask is None for row in rows):
+        return []
+    return [
+        number_column("raised by mask", [row.raised_mask for row in rows], 3, sign=True),
+        number_column("by joint", [row.raised_joint for row in rows], 3, sign=True),
+        number_column("ceiling", [row.raised_ceiling for row in rows], 3, sign=True),
+        number_column("mask/joint %", [row.fidelity for row in rows], 1),
+    ]
+
+
+def pass_rate_table(run: RunRecord) -> Table | None:
+    """How many neurons passed how often over all of training; None where nothing was counted."""
+    histogram, never, always = run.pass_histogram, run.never_passed, run.always_passed
+    if not histogram or never is None or always is None:
+        return None
+    units = sum(histogram)
+    what = "weight" if run.config.unit is Unit.WEIGHT else "neuron"
+    shown = [bin for bin, count in enumerate(histogram) if count]
+    columns = [
+        Column("pass rate %", [f"{10 * bin}..{10 * (bin + 1)}" for bin in shown]),
+        Column(f"{what}s", [str(histogram[bin]) for bin in shown]),
+        Column("% of them", [number(100 * histogram[bin] / units, 2) for bin in shown]),
+        Column("", ["#" * max(round(BAR * histogram[bin] / units), 1) for bin in shown], left=True),
+    ]
+    notes = [f"{plural(never, what)} never passed, {always} always."]
+    moved = [row.turnover for row in run.epochs if row.turnover is not None]
+    if moved:
+        first = f"{number(100 * moved[0], 1)} % at first, " if len(moved) > 1 else ""
+        notes.append(
+            f"Turnover, the share of the dropping that moves to other {what}s from one epoch to the next: "
+            f"{first}{number(100 * moved[-1], 1)} % at last."
+        )
+    return Table(f"Pass rates of {units:,} {what}s over all of training", columns, notes)
 
 
 def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] = ()) -> Table:
@@ -217,208 +251,6 @@ def failures(records: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-# --- arms ------------------------------------------------------------------------------------------------------------
-
-
-def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row an arm, at the last epoch."""
-    rows = []
-    for arm, difference, reference in zip(comparison.arms, comparison.differences, comparison.references, strict=True):
-        middle = (arm.config.epochs + 1) // 2
-        intervals = {
-            **{field: arm.metric(field) for field in _METRICS},
-            **{field: arm.of_runs(field) for field in masks.REPORTED},
-            "val_top1_first": arm.metric("val_top1", 1),
-            "val_top1_middle": arm.metric("val_top1", middle),
-            "train_seconds": arm.metric("train_seconds"),
-            "total_train_seconds": arm.total_seconds(),
-        }
-        row = {
-            **setting_cells(arm.config, FIRST),
-            "epoch": arm.config.epochs,
-            "n_seeds": len(arm.done),
-            "n_failed": len(arm.runs) - len(arm.done),
-        }
-        for field, interval in intervals.items():
-            row[f"{field}_mean"] = interval.mean
-            if field not in masks.REPORTED:
-                row[f"{field}_ci95"] = interval.half
-        rows.append(
-            row
-            | {
-                "time_vs_none": time_ratio(arm, reference),
-                "baseline": comparison.label,
-                "diff_top1_mean": difference.interval.mean if difference else None,
-                "diff_top1_ci95": difference.interval.half if difference else None,
-                "p_value": difference.p if difference else None,
-                "p_holm": difference.p_holm if difference else None,
-                "verdict": str(difference.outcome) if difference else None,
-                "more_seeds": difference.more_seeds if difference else None,
-                "trained_as": name(arm.trained_as) if arm.trained_as else None,
-                "margin": comparison.margin,
-                **setting_cells(arm.config, FURTHER),
-                "data_digest": arm.data_digest,
-                **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in ENVIRONMENT},
-            }
-        )
-    return rows
-
-
-def _common(values: Iterable[object]) -> object:
-    """The value that all have; ``mixed`` where they differ."""
-    different = list(dict.fromkeys(values))
-    return different[0] if len(different) == 1 else "mixed"
-
-
-def arm_table(
-    comparison: Comparison, title: str, notes: Sequence[str] = (), id_columns: Sequence[Column] | None = None
-) -> Table:
-    """Accuracy at the first, middle and last epoch, losses, times and drop rates, one row an arm.
-
-    ``id_columns``: those that say which arm it is; by default, its name.
-    """
-    arms = comparison.arms
-    columns = _named(arms) if id_columns is None else [*id_columns]
-    if len({arm.config.epochs for arm in arms}) == 1:
-        marked: Sequence[tuple[object, int | None]] = [(epoch, epoch) for epoch in marked_epochs(arms[0].config.epochs)]
-    else:
-        marked = [("first", 1), ("last", None)]
-    for label, epoch in marked:
-        columns.append(interval_column(f"top-1 % @{label}", [arm.metric("val_top1", epoch) for arm in arms]))
-    ratios = [time_ratio(arm, reference) for arm, reference in zip(arms, comparison.references, strict=True)]
-    columns += [
-        number_column("train loss", [arm.metric("train_loss").mean for arm in arms], 4),
-        number_column("val loss", [arm.metric("val_loss").mean for arm in arms], 4),
-        number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
-        number_column("× none", ratios, 2),
-        number_column("dropped %", [arm.metric("drop_rate").mean for arm in arms], 2),
-        Column("seeds", [_seeds(arm) for arm in arms]),
-    ]
-    if any(arm.trained_as for arm in arms):
-        columns.append(Column("", [_trained_as(arm) for arm in arms], left=True))
-    return Table(title, columns, notes)
-
-
-def _named(arms: Sequence[Arm]) -> list[Column]:
-    return [Column("dropout", [name(arm.config) for arm in arms], left=True)]
-
-
-def _trained_as(arm: Arm) -> str:
-    """Of a point that was not trained: whose runs it shows."""
-    return f"the runs of {name(arm.trained_as)}" if arm.trained_as else ""
-
-
-def _seeds(arm: Arm) -> str:
-    return str(len(arm.done)) if len(arm.done) == len(arm.runs) else f"{len(arm.done)} of {len(arm.runs)}"
-
-
-def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = None) -> Table:
-    """Each arm that has a baseline against it, seed by seed. ``id_columns``: as of :func:`arm_table`."""
-    tested = {row: difference for row, difference in enumerate(comparison.differences) if difference is not None}
-    ids = _named(comparison.arms) if id_columns is None else id_columns
-    differences = tested.values()
-    columns = [
-        *(each.only(tested) for each in ids),
-        interval_column("Δ top-1, points (95 %, uncorrected)", [each.interval for each in differences], sign=True),
-        Column("p (Holm)", [_p_value(each.p_holm) for each in differences]),
-        Column("verdict", [_verdict(each) for each in differences], left=True),
-    ]
-    base = comparison.baseline
-    title = f"Against {comparison.label}, each arm's own, paired by seed, last epoch"
-    if base:
-        title = f"Against {name(base.config)}, paired by seed, epoch {base.config.epochs}"
-    note = (
-        f"better, worse: Holm-corrected p below 0.05; equivalent: within ±{comparison.margin:g} points "
-        "(two one-sided t-tests)."
-    )
-    return Table(title, columns, [note])
-
-
-def _p_value(p: float) -> str:
-    if not math.isfinite(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _verdict(difference: Difference) -> str:
-    if difference.outcome is not Outcome.INCONCLUSIVE:
-        return str(difference.outcome)
-    if math.isnan(difference.p):
-        return "inconclusive; the differences are all equal, so there is no spread to test against"
-    if difference.more_seeds is None:
-        return "inconclusive; no number of seeds within 1,000 would decide"
-    return f"inconclusive; about {plural(difference.more_seeds, 'more seed')} would decide"
-
-
-def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None) -> list[Table]:
-    """The mask report of the arms, where one has something to report. ``id_columns``: as of :func:`arm_table`."""
-    table = masks.mask_table(arms, _named(arms) if id_columns is None else id_columns)
-    return [table] if table else []
-
-
-# --- sweeps ----------------------------------------------------------------------------------------------------------
-
-
-def sweep_title(points: Sequence[RunConfig], seeds: int) -> str:
-    """What all points of a sweep share."""
-    lines = {settings_line(point) for point in points}
-    shared = lines.pop() if len(lines) == 1 else "a grid over data, models or learning rates"
-    selectors = list(dict.fromkeys(str(point.selector) for point in points if "selector" in point.effective_settings()))
-    one = selectors if len(selectors) == 1 else []
-    return ", ".join([shared, *one, f"{points[0].granularity} masks", plural(seeds, "seed")])
-
-
-def point_columns(points: Sequence[RunConfig]) -> list[Column]:
-    """What tells the points of a sweep apart: variant, schedule, omega, rho, and what else varies."""
-    several = [point.flat_settings() for point in points]
-    differing = varying(several)
-    further = [field for field in ("dataset", "model", "selector", "lr", "p") if field in differing]
-    return setting_columns(several, ["dropout", *further, "schedule", "omega", "rho"])
-
-
-def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[Column]:
-    """A column for each of the settings ``names``; empty where one has no effect. ``several``: flat settings by row."""
-    return [
-        Column(
-            name.replace("_", "-"),
-            [cell(each.get(name)) for each in several],
-            left=name not in NUMERIC or name == "omega",
-        )
-        for name in names
-    ]
-
-
-def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
-    """One row a point, the references first; the best and the worst point marked."""
-    arms = comparison.arms
-    means = {row: arm.metric("val_top1").mean for row, arm in enumerate(arms) if arm.config.has_rho and arm.done}
-    marks, marked = [""] * len(arms), {}
-    if means:
-        best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-        if best != worst:
-            marks[best], marks[worst] = "best", "worst"
-            marked = {best: "green", worst: "red"}
-    remarks = [", ".join(filter(None, [mark, _trained_as(arm)])) for mark, arm in zip(marks, arms, strict=True)]
-    columns = [
-        *point_columns([arm.config for arm in arms]),
-        interval_column(f"top-1 % @{arms[0].config.epochs}", [arm.metric("val_top1") for arm in arms]),
-        number_column("val loss", [arm.metric("val_loss").mean for arm in arms], 4),
-        number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
-        number_column("dropped %", [_mean_drop(arm) for arm in arms], 2),
-        Column("seeds", [_seeds(arm) for arm in arms]),
-        Column("", remarks, left=True),
-    ]
-    return Table(
-        title, columns, [*schedule_settings(arm.config for arm in arms), *notes, *saturated_arms(arms)], marked
-    )
-
-
-def _mean_drop(arm: Arm) -> float:
-    """Realised drop rate over all epochs and seeds, in percent."""
-    rates = [row.drop_rate for run in arm.done.values() for row in run.epochs]
-    return sum(rates) / len(rates) if rates else math.nan
-
-
 # --- saturation of equations (1) and (2) -----------------------------------------------------------------------------
 
 
@@ -435,11 +267,6 @@ def scheduled_rates(runs: Iterable[RunRecord]) -> list[float]:
         for run in runs
         for row in run.epochs
     ]
-
-
-def saturated_arms(arms: Sequence[Arm]) -> list[str]:
-    """:func:`saturation` of those arms that are annealed."""
-    return saturation([scheduled_rates(arm.done.values()) for arm in arms if is_annealed(arm.config)])
 
 
 def saturation(points: Sequence[Sequence[float]]) -> list[str]:

@@ -17,10 +17,10 @@ from maldrop_cli.config import MAX_COUNT, Omega, Unit, UsageError, parse_omega
 
 DEFAULT_POINTS = 9
 MAX_POINTS = 10_000
-SWEPT = ("rho", "omega", "lr", "p")  # the numbers that `sweep` takes several of
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-_WORD = re.compile(r"[A-Za-z]\w*")
+_NUMBER = re.compile(r"[+-]?(\d+(\.(?!\.)\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # the 0 of 0..5, not "0."
+_WORD, _BLANKS, _COMMA, _PERCENT = (re.compile(each) for each in (r"[A-Za-z]\w*", r"\s*", ",", "%"))
+_RANGE, _SPACING = re.compile(r"\.\."), re.compile("[:/*]")
 
 
 @dataclass(frozen=True)
@@ -63,28 +63,8 @@ def parse_spans(text: str, flag: str) -> list[tuple[Quantity, Quantity]]:
         item = reader.text[begin : reader.position]
         bare = ".." in item and not set(":/*") & set(item)
         spans += [(values[0], values[-1])] if bare else [(value, value) for value in values]
-        if reader.at_end():
+        if not reader.another():
             return spans
-        reader.expect(",", "a comma, or '..' for a range")
-
-
-def to_counts(quantities: Sequence[Quantity], available: int, flag: str, unit: Unit = Unit.NEURON) -> list[int]:
-    """As whole numbers of the ``available`` neurons (channels, weights), without repeats."""
-    return list(dict.fromkeys(quantity.count(available, flag, unit) for quantity in quantities))
-
-
-def parse_single(text: str, flag: str) -> Quantity:
-    """An axis of one value; UsageError where ``text`` names several."""
-    quantities = parse_axis(text, flag)
-    if len(quantities) != 1:
-        where = f"; `maldrop sweep --{flag}` takes several" if flag in SWEPT else ""
-        raise UsageError(flag, f"{text!r} names {len(quantities)} values, and this takes one{where}")
-    return quantities[0]
-
-
-def parse_number(text: str, flag: str) -> float:
-    """A plain number, as an axis of one value; UsageError for anything else."""
-    return _plain(parse_single(text, flag), flag)
 
 
 def parse_numbers(text: str, flag: str) -> list[float]:
@@ -118,13 +98,12 @@ def _parse(text: str, flag: str, points: int | None, *, words: bool = False) -> 
     reader = _Reader(text, flag)
     items: list[Quantity | str] = []
     while True:
-        word = reader.word() if words else ""
+        word = reader.take(_WORD) if words else ""
         items += [word] if word else _item(reader, points)
         if len(items) > MAX_POINTS:
             raise UsageError(flag, f"{text!r} names more than {MAX_POINTS:,} values")
-        if reader.at_end():
+        if not reader.another():
             return list(dict.fromkeys(items))
-        reader.expect(",", "a comma, or '..' for a range")
 
 
 def _plain(quantity: Quantity, flag: str) -> float:
@@ -139,47 +118,33 @@ class _Reader:
     def __init__(self, text: str, flag: str) -> None:
         self.text, self.flag, self.position = text, flag, 0
 
-    def skip_blanks(self) -> None:
-        while self.text[self.position : self.position + 1].isspace():
-            self.position += 1
-
-    def at_end(self) -> bool:
-        self.skip_blanks()
-        return self.position == len(self.text)
-
-    def take(self, *tokens: str) -> str:
-        """The first of ``tokens`` that comes next, consumed; else the empty string."""
-        self.skip_blanks()
-        for token in tokens:
-            if self.text.startswith(token, self.position):
-                self.position += len(token)
-                return token
-        return ""
-
-    def expect(self, token: str, wanted: str) -> None:
-        if not self.take(token):
-            raise self.error(wanted)
-
-    def word(self) -> str:
-        """The word that comes next, consumed; else the empty string."""
-        self.skip_blanks()
-        match = _WORD.match(self.text, self.position)
+    def take(self, pattern: re.Pattern[str]) -> str:
+        """What comes next, blanks apart, if it matches; else the empty string."""
+        blanks = _BLANKS.match(self.text, self.position)
+        self.position = blanks.end() if blanks else self.position
+        match = pattern.match(self.text, self.position)
         self.position = match.end() if match else self.position
         return match[0] if match else ""
 
+    def another(self) -> bool:
+        """Whether another item follows, after a comma."""
+        self.take(_BLANKS)
+        if self.position == len(self.text):
+            return False
+        if not self.take(_COMMA):
+            raise self.error("a comma, or '..' for a range")
+        return True
+
     def number(self) -> float:
-        self.skip_blanks()
-        match = _NUMBER.match(self._before_range(), self.position)
-        if not match:
+        text = self.take(_NUMBER)
+        if not text:
             raise self.error("a number")
-        self.position = match.end()
-        value = float(match[0])
-        if abs(value) > MAX_COUNT:
-            raise UsageError(self.flag, f"{match[0]} is too large; {MAX_COUNT:,} is the most")
-        return value
+        if abs(float(text)) > MAX_COUNT:
+            raise UsageError(self.flag, f"{text} is too large; {MAX_COUNT:,} is the most")
+        return float(text)
 
     def quantity(self) -> Quantity:
-        return Quantity(self.number(), bool(self.take("%")))
+        return Quantity(self.number(), bool(self.take(_PERCENT)))
 
     def error(self, wanted: str) -> UsageError:
         if self.position >= len(self.text):
@@ -188,22 +153,18 @@ class _Reader:
             self.flag,
             f"{self.text!r} stops making sense at character {self.position + 1}, "
             f"{self.text[self.position]!r}, where {wanted} should be; "
-            f"e.g. 256, 6.25%, 0,256,1024, 0..4096, 0..4096:512, 0..4096/17 or 1..4096*2",
+            "e.g. 256, 6.25%, 0,256,1024, 0..4096, 0..4096:512, 0..4096/17 or 1..4096*2",
         )
-
-    def _before_range(self) -> str:
-        """The text with '..' blotted out, so that '0..5' does not read as the number '0.'."""
-        return self.text.replace("..", "\0\0")
 
 
 def _item(reader: _Reader, points: int | None) -> Sequence[Quantity]:
     start = reader.quantity()
-    if not reader.take(".."):
+    if not reader.take(_RANGE):
         return [start]
     end = reader.quantity()
     if start.percent != end.percent:
         raise UsageError(reader.flag, f"both ends of the range in {reader.text!r} must be percentages, or neither")
-    kind = reader.take(":", "/", "*")
+    kind = reader.take(_SPACING)
     at = reader.position
     argument = reader.number() if kind else None
     values = _spread(start.value, end.value, kind, argument, points)
