@@ -1,6 +1,6 @@
-"""What the masks of a run were like: which neurons passed how often, and how much harm a mask does.
+"""Measurements of a run's masks: how often each neuron passed, and by how much a mask increases the loss.
 
-Nothing here changes a run: the probe draws from a random stream of its own, and looks in evaluation mode.
+None changes the run: the probe draws from a random stream of its own, in evaluation mode.
 """
 
 from __future__ import annotations
@@ -24,30 +24,15 @@ BINS = 10  # of pass rates from 0 to 1
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Losses in nats, means over the probe images: ``loss`` without dropping, and by how much it is raised by the mask
-    of the run's own selector, by the set that ``joint`` finds, and at most by any set (the ceiling). ``agreement``: how
-    much of what the mask drops, in percent, ``joint`` drops too."""
+    """Means over the probe images, in nats: ``loss`` without dropping, and its increase by the mask of the run's own
+    selector, by the set that ``joint`` finds, and at most by any set (the ceiling). ``overlap``: the share of the mask,
+    in percent, that ``joint`` drops too."""
 
     loss: float
     mask: float
     joint: float
     ceiling: float
-    agreement: float
-
-    @property
-    def of_joint(self) -> float | None:
-        """The harm of the mask in percent of that of ``joint``."""
-        return 100 * self.mask / self.joint if self.joint > 0 else None
-
-
-@dataclass(frozen=True)
-class PassRates:
-    """Over all of training: how many neurons (or weights) passed never and always, and how many have a pass rate in
-    each tenth from 0 to 1, the last one with its end."""
-
-    never: int
-    always: int
-    histogram: tuple[int, ...]
+    overlap: float
 
 
 def counted(regulariser: Regulariser) -> CountedDropout | None:
@@ -87,17 +72,22 @@ class DropCounter:
         self.examples += int(self.part.examples) - self.before[1]
         return moved
 
-    def pass_rates(self) -> PassRates | None:
-        """Over all epochs so far."""
-        return None if self.part is None else pass_rates(self.total, self.examples)
+    def pass_rates(self) -> dict[str, Any]:
+        """Over all epochs so far; empty where nothing is counted."""
+        return {} if self.part is None else pass_rates(self.total, self.examples)
 
 
-def pass_rates(drops: Tensor, examples: int) -> PassRates:
-    """``drops``: for how many of the examples each neuron or weight was dropped."""
+def pass_rates(drops: Tensor, examples: int) -> dict[str, Any]:
+    """Fields of RunRecord: how many neurons (or weights) passed never and always, and how many have a pass rate in each
+    tenth from 0 to 1, the last one with its end. ``drops``: the number of examples that each was dropped for."""
     passes = examples - drops.flatten() if examples else torch.ones(drops.numel(), dtype=torch.int64)
     bins = (passes * BINS // max(examples, 1)).clamp(max=BINS - 1)  # whole numbers: a tenth is a tenth
     histogram = torch.bincount(bins, minlength=BINS)
-    return PassRates(int((passes == 0).sum()), int((drops == 0).sum()), tuple(histogram.tolist()))
+    return {
+        "never_passed": int((passes == 0).sum()),
+        "always_passed": int((drops == 0).sum()),
+        "pass_histogram": tuple(histogram.tolist()),
+    }
 
 
 def turnover(before: Tensor, now: Tensor) -> float | None:
@@ -119,7 +109,7 @@ def probe_images(train: Split) -> Split:
 
 @torch.no_grad()
 def fidelity(model: Classifier, normalise: Normalise, probe: Split, rho: int, seed: int) -> Fidelity | None:
-    """How much harm ``rho`` units do, as the model's variant would choose them; None where it does not choose.
+    """The loss increase without ``rho`` units, as the model's variant would choose them; None where it does not choose.
 
     ``seed``: of the selector ``random``.
     """

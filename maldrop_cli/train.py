@@ -89,7 +89,7 @@ def train_run(
                 return replace(record, status=Status.DIVERGED, reason=reason)
             if after_epoch(training) and training.done < record.config.epochs:
                 return record
-    return replace(record, epochs=tuple(training.rows), status=Status.DONE, **training.mask_report())
+    return replace(record, epochs=tuple(training.rows), status=Status.DONE, **training.drop_counter.pass_rates())
 
 
 ENOUGH_SECONDS = 0.2  # of training, to tell how long an epoch takes
@@ -198,13 +198,6 @@ class Training:
         )
         self.rows.append(row)
         return row
-
-    def mask_report(self) -> dict[str, Any]:
-        """The fields of RunRecord about the pass rates over all of training; none where nothing is counted."""
-        rates = self.drop_counter.pass_rates()
-        if rates is None:
-            return {}
-        return {"never_passed": rates.never, "always_passed": rates.always, "pass_histogram": rates.histogram}
 
     def _train(self) -> tuple[float, list[int]]:
         """One pass over the training images: (mean loss, rho of each batch if it applies)."""

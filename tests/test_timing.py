@@ -262,7 +262,7 @@ def test_what_the_masks_do_to_a_trained_network(tiny: ImageData, device: torch.d
     complete = with_fidelity(timings, setting, training.model, training.normalise, probe)
     found = {timing.samples.name: timing.fidelity for timing in complete if timing.fidelity}
     assert list(found) == ["heuristic", "joint", "random"]
-    assert found["joint"].agreement == 100
+    assert found["joint"].overlap == 100
     assert found["joint"].mask == pytest.approx(found["joint"].joint, abs=1e-6)
     assert found["random"].mask < found["heuristic"].mask < found["joint"].mask
     assert found["heuristic"].joint == found["random"].joint  # the same network

@@ -6,7 +6,7 @@ from typing import Any
 
 from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import CNN, RunConfig
-from maldrop_cli.record import describe_machine
+from maldrop_cli.record import describe_machine, fidelity_percent
 from maldrop_cli.render.tables import Column, Table, number, plus_minus, with_interval
 from maldrop_cli.timing.cases import Setting, Timing
 from maldrop_cli.timing.scaling import Exponent, ScalePoint
@@ -55,8 +55,8 @@ def timing_rows(timings: Sequence[Timing], setting: Setting, machine: Row) -> li
                 **ratios,
                 "peak_mb": timing.peak_mib,
                 "raised_mask": fidelity and fidelity.mask,
-                "fidelity": fidelity and fidelity.of_joint,
-                "mask_of_joint": fidelity and fidelity.agreement,
+                "fidelity": fidelity and fidelity_percent(fidelity.mask, fidelity.joint),
+                "mask_of_joint": fidelity and fidelity.overlap,
                 "mask_agreement": timing.agreement,
                 "neurons_timed": timing.neurons,
                 "rho": settings.get("rho"),
