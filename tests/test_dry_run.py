@@ -17,17 +17,15 @@ from maldrop_cli.cli.estimate import estimate
 from maldrop_cli.cli.settings import smooth_command
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector
 from maldrop_cli.dropout import SCHEDULES, Step
-from maldrop_cli.models.variants import Head
+from maldrop_cli.models.variants import EpochRho, Head, rho_by_epoch
 from maldrop_cli.record import EpochRow, RunRecord
 from maldrop_cli.render.dry_run import (
     ASCII,
     BLOCKS,
-    EpochRho,
     bar,
     characters,
     dry_rows,
     plan_line,
-    rho_by_epoch,
     spark,
     sweep_chart,
     train_chart,

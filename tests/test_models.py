@@ -9,7 +9,7 @@ from torch import nn
 from maldrop_cli.config import Dropout, RunConfig, UsageError
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.models import Classifier, PaperCNN, Shape, build_model, check_batches, hidden_width, make_optimizer
-from maldrop_cli.models.classifier import head_of
+from maldrop_cli.models.build import to_dropout_linear
 from maldrop_cli.models.torchvision import SIDES, blank, names
 
 BASE = RunConfig(rho=8)
@@ -46,13 +46,13 @@ def takes(name: str, shape: Shape) -> bool:
 def test_every_classifier_of_torchvision_can_be_cut(name: str) -> None:
     side = next(side for side in SIDES if takes(name, (3, side, side)))
     width = hidden_width(name, 4, (1, side, side))
-    backbone, linear = blank(name, (3, side, side), 7)
-    classifier = Classifier(backbone, head_of(linear, Regulariser())).eval()
+    backbone, linear = blank(name, side, side)
+    classifier = Classifier(backbone, to_dropout_linear(linear, Regulariser())).eval()
     images = torch.empty(2, 3, side, side, device="meta")
     with torch.no_grad():
         assert classifier.backbone(images).shape == (2, width)
-        assert classifier(images).shape == (2, 7)
-    assert backbone.proven == {False}
+        assert classifier(images).shape == (2, 10)
+    assert backbone[1].verified == {False}
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name.startswith("squeezenet")])
@@ -150,7 +150,7 @@ def test_looking_at_shapes_draws_nothing() -> None:
     """Else the weights would depend on whether the width was looked up before."""
     blank.cache_clear()
     before = torch.get_rng_state()
-    blank("vit_b_32", (3, 32, 32))
+    blank("vit_b_32", 32, 32)
     assert torch.equal(torch.get_rng_state(), before)
     assert nn.Linear(1, 1).weight.device.type == "cpu"
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from maldrop_cli.config import Dropout, RunConfig, Schedule
-from maldrop_cli.models.variants import rhos_of
+from maldrop_cli.models.variants import EpochRho, rho_by_epoch
 from maldrop_cli.sweep.grid import arms, distinct, grid, over_seeds, trained_once, with_references
 
 BASE = RunConfig()
@@ -43,14 +43,14 @@ def test_distinct_keeps_the_first() -> None:
 
 
 def test_points_with_the_same_rhos_are_trained_once() -> None:
-    def sequence(point: RunConfig) -> tuple[int, ...] | None:
-        return rhos_of(point, 32)
+    def rhos(point: RunConfig) -> list[EpochRho]:
+        return rho_by_epoch(point, 32)
 
     forward = [replace(BASE, schedule=Schedule.FORWARD, rho=rho) for rho in (0, 10, 20, 32)]
     everything = replace(BASE, rho=32)
     linear = replace(BASE, schedule=Schedule.LINEAR, rho=32, rho_end=32)
     points = [*forward, everything, linear]
-    assert trained_once(points, sequence) == [forward[0], *[forward[1]] * 5]
+    assert trained_once(points, rhos) == [forward[0], *[forward[1]] * 5]
     others = [
         replace(everything, dropout=Dropout.RANDOM),
         replace(everything, lr=0.5),
@@ -61,11 +61,11 @@ def test_points_with_the_same_rhos_are_trained_once() -> None:
             for rho, period in ((3, 2), (3, 3), (4, 2))
         ),
     ]
-    assert trained_once([everything, *others], sequence) == [everything, *others]
+    assert trained_once([everything, *others], rhos) == [everything, *others]
     nothing = [replace(BASE, rho=0), replace(BASE, rho=0, schedule=Schedule.PERIODIC)]
-    assert trained_once(nothing, sequence) == [nothing[0]] * 2
+    assert trained_once(nothing, rhos) == [nothing[0]] * 2
     every = replace(BASE, rho=5, schedule=Schedule.PERIODIC, period=1)
-    assert trained_once([replace(BASE, rho=5), every], sequence) == [replace(BASE, rho=5)] * 2
+    assert trained_once([replace(BASE, rho=5), every], rhos) == [replace(BASE, rho=5)] * 2
 
 
 def test_seeds_rotate_the_arms() -> None:

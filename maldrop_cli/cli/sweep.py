@@ -82,7 +82,7 @@ def sweep(
     from maldrop_cli.analysis.arms import group
     from maldrop_cli.analysis.compare import compare, of_vanilla
     from maldrop_cli.cli.session import Session, available, head_of, sized
-    from maldrop_cli.models.variants import Head, rhos_of
+    from maldrop_cli.models.variants import EpochRho, Head, rho_by_epoch
     from maldrop_cli.render.runs import arm_rows, failures, machine_line, mask_tables, sweep_table, sweep_title
     from maldrop_cli.runs.points import runs_of_points, shared
 
@@ -91,8 +91,8 @@ def sweep(
     def head(config: RunConfig) -> Head:
         return head_of(config, subject)
 
-    def sequence(config: RunConfig) -> tuple[int, ...] | None:
-        return rhos_of(config, head(config).units(config.unit))
+    def rhos(config: RunConfig) -> list[EpochRho]:
+        return rho_by_epoch(config, head(config).units(config.unit))
 
     variants = [replace(each, selector=one) for base in bases for each in arms(base, dropouts) for one in selectors]
     sizes = [
@@ -101,7 +101,7 @@ def sweep(
         for each in distinct(variants)
     ]  # fmt: skip
     points = with_references(bases, grid(sizes, schedules, omegas))
-    trained = trained_once(points, sequence)
+    trained = trained_once(points, rhos)
     plan = over_seeds(distinct(trained), named_seeds)
     title = sweep_title(points, len(named_seeds))
     smoother = smooth_command(given.arguments, schedule)

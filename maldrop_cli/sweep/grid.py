@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from maldrop_cli.config import FURTHER_SETTINGS, Dropout, Omega, RunConfig, Schedule, Selector
+
+if TYPE_CHECKING:  # it imports torch
+    from maldrop_cli.models.variants import EpochRho
 
 
 def arms(base: RunConfig, dropouts: Sequence[Dropout]) -> list[RunConfig]:
@@ -55,25 +59,24 @@ def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return list(unique.values())
 
 
-Sequences = Callable[[RunConfig], Hashable]  # what a run drops, batch by batch; None: nobody knows beforehand
 _WHAT_RHO_COMES_FROM = {"rho", "schedule", *(name for names in FURTHER_SETTINGS["schedule"].values() for name in names)}
 
 
-def trained_once(points: Sequence[RunConfig], sequence: Sequences) -> list[RunConfig]:
+def trained_once(points: Sequence[RunConfig], rhos: Callable[[RunConfig], Sequence[EpochRho]]) -> list[RunConfig]:
     """For each point, the first one whose runs would be the same: alike in all but where rho comes from, and with the
     same rho in every batch. In ``forward``, these are all points beyond saturation."""
     first: dict[Hashable, RunConfig] = {}
     for point in points:
-        first.setdefault(_same_runs(point, sequence), point)
-    return [first[_same_runs(point, sequence)] for point in points]
+        first.setdefault(_same_runs(point, rhos), point)
+    return [first[_same_runs(point, rhos)] for point in points]
 
 
-def _same_runs(point: RunConfig, sequence: Sequences) -> Hashable:
-    rhos = sequence(point) if point.has_rho else None
+def _same_runs(point: RunConfig, rhos: Callable[[RunConfig], Sequence[EpochRho]]) -> Hashable:
+    by_epoch = tuple(rhos(point)) if point.has_rho else ()
     identity = point.effective_settings()
-    if rhos is not None:
+    if all(each.low == each.high for each in by_epoch):
         identity = {name: value for name, value in identity.items() if name not in _WHAT_RHO_COMES_FROM}
-    return repr(identity), rhos
+    return repr(identity), by_epoch
 
 
 def over_seeds(configs: Sequence[RunConfig], seeds: Sequence[int], *, rotate: bool = False) -> list[RunConfig]:
