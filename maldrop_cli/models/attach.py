@@ -30,13 +30,12 @@ def attach(
     generator: torch.Generator | None = None,
     example: Tensor | None = None,
 ) -> Classifier:
-    """Put a dropout variant before the last Linear of ``network``, from images to logits_NC: a classifier with
+    """Put a dropout variant before the last Linear of ``network``. Returns a classifier with
     ``forward(images, labels=None) -> logits_NC``, which in training mode needs the labels for ``maldrop``.
 
     **The network is changed in place**: its last ``nn.Linear``, and the ``nn.Dropout`` that feeds it directly, become
-    ``nn.Identity``, so that it maps images to hidden_ND. The Linear's own parameters move to ``classifier.head``: train
-    with ``classifier.parameters()``, and move, save and load the classifier. Device, dtype, ``requires_grad`` and mode
-    stay; so do all other Dropouts, and what the network does by ``F.dropout``.
+    ``nn.Identity``, so that it maps images to hidden_ND. The Linear's parameters move to ``classifier.head``: train,
+    move, save and load the classifier. Device, dtype, ``requires_grad`` and mode stay, and other Dropouts as well.
 
     Args:
         network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND.
@@ -48,15 +47,14 @@ def attach(
         channels: how many channels the D neurons make up, for the spatial variants.
         pass_rate: what scales at test time, see :class:`maldrop_cli.dropout.CountedDropout`; for ``epoch``, call
             ``classifier.head.regulariser.begin_epoch()`` before each.
-        joint_iterations, joint_starts: of the selector ``joint``: at most so many rounds of ascent, and starts beside
-            softmax.
+        joint_iterations, joint_starts: of the selector ``joint``: rounds of ascent at most, and starts beside softmax.
         score_memory: MiB that the selector ``single`` may work in.
-        example: a batch of images. A forward pass of it in evaluation mode finds the last Linear and its Dropout.
-            Without it they are those registered last, which the first forward passes of the classifier verify.
+        example: images. A forward pass of them, in evaluation mode, finds the last Linear and its Dropout. Without them
+            these are the ones registered last, which the first forward passes of the classifier verify.
 
     Raises:
-        ValueError: a wrong setting, or a network that doesn't end in a Linear; the network is then left as it was.
-            Without ``example`` some such networks are found only on a forward pass.
+        ValueError: a wrong setting, or a network that doesn't end in a Linear, which is then left as it was. Without
+            ``example`` some are found only on a forward pass.
         TypeError: rho not a whole number.
 
     Example:
@@ -69,11 +67,9 @@ def attach(
     try:
         variant = config.parse_name(config.Dropout, dropout, "dropout")
         if channels is None and variant in config.SPATIAL:
-            raise config.UsageError(
-                "dropout", f"{variant} drops channels, and needs to know their number, channels=..."
-            )
+            raise ValueError(f"dropout: {variant} drops channels, and needs to know their number, channels=...")
         if channels is not None and (channels < 1 or size.width % channels):
-            raise config.UsageError("channels", f"{size.width} neurons can't be divided into {channels}")
+            raise ValueError(f"channels: {size.width} neurons can't be divided into {channels}")
         units = size.units(config.RunConfig(dropout=variant).unit)
         settings = config.RunConfig(
             dropout=variant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from maldrop_cli.config import CNN, RunConfig, UsageError
 from maldrop_cli.data.dataset import Shape
 from maldrop_cli.dropout import DropoutLinear, Regulariser
-from maldrop_cli.models import torchvision as torchvision_models
+from maldrop_cli.models.torchvision import SIDES, blank, build_torchvision, size_error
 from maldrop_cli.models.variants import Head, build_regulariser
 
 
@@ -62,7 +63,7 @@ def build_model(config: RunConfig, shape: Shape, classes: int, generator: torch.
     in :func:`build_regulariser`. Raises as :func:`hidden_width`."""
     head = describe_head(config, shape, classes)
     if config.model != CNN:
-        backbone, linear = torchvision_models.build(config.model, shape, classes)
+        backbone, linear = build_torchvision(config.model, shape, classes)
     else:  # weights are drawn from the first layer to the last
         backbone, linear = PaperCNN(shape[0], config.depth), nn.Linear(head.width, classes)
     return Classifier(backbone, to_dropout_linear(linear, build_regulariser(config, head, generator)))
@@ -86,28 +87,34 @@ def describe_head(config: RunConfig, shape: Shape, classes: int) -> Head:
 def hidden_width(model: str, depth: int, shape: Shape) -> int:
     """D, the number of neurons before the last affine layer. UsageError: the model is unknown, doesn't end in a Linear,
     or can't take images of ``shape``."""
-    if model != CNN:
-        return torchvision_models.width(model, shape)
-    height, width = shape[1:]
-    if height * width < 2:
-        raise UsageError("", "the CNN needs images of more than one pixel: a single one has no variance for batch norm")
-    return depth * height * width
+    channels, height, width = shape
+    if model == CNN:
+        if height * width < 2:
+            raise UsageError("", "the CNN needs images of more than one pixel: batch norm has no variance over one")
+        return depth * height * width
+    _, linear = blank(model)
+    if channels not in (1, 3):
+        raise UsageError("", f"{model} takes images of 1 or 3 channels, not {channels}")
+    if error := size_error(model, height, width):
+        error = textwrap.shorten(error, 120, placeholder=" ...")
+        side = next((side for side in SIDES if not size_error(model, side, side)), None)
+        remedy = f"; try --image-size {side}" if side else ""
+        raise UsageError("", f"{model} cannot take images of {height}x{width} ({error}){remedy}")
+    return linear.in_features
 
 
 def check_batches(config: RunConfig, shape: Shape, examples: int) -> None:
     """UsageError where batches of ``examples`` training images leave a single one that batch norm can't train on."""
     model, size, (_, height, width) = config.model, config.batch_size, shape
     leaves_one = size == 1 or examples % size == 1
-    if model == CNN or not leaves_one or not torchvision_models.size_error(model, height, width, single=True):
+    if model == CNN or not leaves_one or not size_error(model, height, width, single=True):
         return
     why = "" if size == 1 else f"{examples:,} training images in batches of {size} leave one over, and "
     better = next((other for other in range(size + 1, examples + 1) if examples % other != 1), None)
     remedy = f"--batch-size {better}" if better else "more images"
-    raise UsageError(
-        "batch_size",
-        f"{why}{model} can't train on a single image of {height}x{width}: its batch norm needs more than one value a "
-        f"channel; try {remedy}",
-    )
+    reason = "its batch norm needs more than one value a channel"
+    problem = f"{why}{model} can't train on a single image of {height}x{width}: {reason}"
+    raise UsageError("batch_size", f"{problem}; try {remedy}")
 
 
 def make_optimizer(model: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.Optimizer:

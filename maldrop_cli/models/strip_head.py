@@ -1,7 +1,7 @@
 """Take the last Linear out of a network, which then maps images to hidden_ND.
 
-Which Linear is last is found by the order of registration, or by a forward pass of example images. Either way a forward
-pass verifies it: the network must return the very tensor that the Linear did.
+The last Linear is found by the order of registration, or by a forward pass of example images. Either way a forward pass
+verifies it: the network must return the very tensor that the Linear returned.
 """
 
 from __future__ import annotations
@@ -46,11 +46,8 @@ class Backbone(nn.Module):
 
 
 def strip_head(network: nn.Module, end: End, example: Tensor | None = None) -> Backbone:
-    """Replace the modules at the ``end`` that :func:`find_end` gives by Identities, in ``network`` itself.
-
-    With ``example`` images the result is verified at once, else on the first forward pass. Raises ValueError for a
-    network that doesn't end there, and then leaves it as it was.
-    """
+    """Replace the modules at the ``end``, as :func:`find_end` gives it, by Identities in ``network`` itself. With
+    ``example`` images, ValueError at once where the network doesn't end there, which is then left as it was."""
     with ExitStack() as undo:
         for name in end:
             module = network.get_submodule(name)
@@ -64,9 +61,9 @@ def strip_head(network: nn.Module, end: End, example: Tensor | None = None) -> B
 
 
 def find_end(network: nn.Module, example: Tensor | None = None) -> tuple[End, nn.Linear]:
-    """The end of ``network`` by the order of registration, or by a forward pass of ``example`` images; the last Linear.
+    """(The end of ``network``, its last Linear), by the order of registration or by a pass of ``example`` images.
 
-    Raises ValueError where an Identity, or a head with the same parameters, would do something else than the modules.
+    Raises ValueError where Identities, and a head with the Linear's parameters, would not do what the modules do.
     """
     if isinstance(network, nn.Linear):
         raise _unsuitable("a network that is itself the Linear: put it into an nn.Sequential")
@@ -113,7 +110,7 @@ def _traced(network: nn.Module, example: Tensor) -> End:
 
 
 class _Call(NamedTuple):
-    """Of a module: its name, its first argument and its output."""
+    """A module called by a network: its name, its first argument and its output."""
 
     name: str
     module: nn.Module
@@ -135,8 +132,8 @@ class _Call(NamedTuple):
 
 @contextmanager
 def _watched(network: nn.Module, names: Sequence[str]) -> Iterator[list[_Call]]:
-    """The calls of these modules, in order. Each output gets memory of its own: a module that does nothing, an Identity
-    or a Dropout in evaluation mode, can so be told from none."""
+    """The calls of these modules, in order. Each output gets memory of its own, which tells a module that does nothing,
+    an Identity or a Dropout in evaluation mode, from none."""
     calls: list[_Call] = []
 
     def record(name: str, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -161,8 +158,7 @@ def _evaluate(network: nn.Module, images: Tensor) -> object:
 
 
 def _check_calls(end: End, calls: Sequence[_Call], returned: object) -> None:
-    """ValueError unless the Linear was called once, on hidden_ND, straight after its Dropout, and the network returned
-    its output."""
+    """ValueError unless the Linear was called once, on hidden_ND fed by its Dropout, and gave what was ``returned``."""
     linear, *dropouts = end
     last = [call for call in calls if call.name == linear]
     if not last:

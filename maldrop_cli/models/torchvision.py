@@ -4,7 +4,6 @@ one is used. What a network does to shapes is found on the meta device, where te
 from __future__ import annotations
 
 import functools
-import textwrap
 from typing import Any
 
 import torch
@@ -28,22 +27,20 @@ class ThreeChannels(nn.Module):
 @functools.cache
 def names() -> list[str]:
     """Every classifier of the installed torchvision."""
-    from torchvision import models
+    import torchvision
 
-    return list(models.list_models(module=models))
+    return list(torchvision.models.list_models(module=torchvision.models))
 
 
-def build(name: str, shape: Shape, classes: int) -> tuple[nn.Sequential, nn.Linear]:
+def build_torchvision(name: str, shape: Shape, classes: int) -> tuple[nn.Sequential, nn.Linear]:
     """(backbone from images of one channel or three to hidden_ND, the last Linear), with torchvision's fresh weights.
 
     Raises UsageError for an unknown name and for a network that doesn't end in a Linear; AssertionError or ValueError
     for an image size that no such network can have.
     """
     if name not in names():
-        near = nearest(name, [CNN, *names()])
-        raise UsageError(
-            "model", f"no model is called {name!r}{near} (cnn, or any classifier of torchvision that ends in a Linear)"
-        )
+        near, known = nearest(name, [CNN, *names()]), "cnn, or any classifier of torchvision that ends in a Linear"
+        raise UsageError("model", f"no model is called {name!r}{near} ({known})")
     from torchvision.models import get_model
 
     _, height, width = shape
@@ -64,41 +61,24 @@ def build(name: str, shape: Shape, classes: int) -> tuple[nn.Sequential, nn.Line
 
 @functools.lru_cache(maxsize=32)
 def blank(name: str, height: int = 224, width: int = 224) -> tuple[nn.Sequential, nn.Linear]:
-    """As :func:`build`, for images of this size, but on the meta device. Draws nothing from torch's global stream.
+    """As :func:`build_torchvision`, on the meta device; draws nothing from torch's global stream. Callers set the mode.
 
-    Parameters lose their memory as each is registered, before it is filled. Building all under
-    ``torch.device("meta")`` would not do: some networks compute their layout with tensors. Callers set the mode.
+    Each parameter loses its memory as it is registered, before it is filled. To build all under
+    ``torch.device("meta")`` would not do: some networks compute their layout with tensors.
     """
 
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
         return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
 
     with register_module_parameter_registration_hook(without_memory), torch.random.fork_rng(devices=[]):
-        backbone, linear = build(name, (3, height, width), 10)
+        backbone, linear = build_torchvision(name, (3, height, width), 10)
     return backbone.to("meta"), linear
 
 
 @functools.cache
-def width(name: str, shape: Shape) -> int:
-    """D, the neurons before the last Linear; UsageError where the network can't take images of ``shape``."""
-    channels, height, width = shape
-    _, linear = blank(name)
-    if channels not in (1, 3):
-        raise UsageError("", f"{name} takes images of 1 or 3 channels, not {channels}")
-    if error := size_error(name, height, width):
-        error = textwrap.shorten(error, 120, placeholder=" ...")
-        side = next((side for side in SIDES if not size_error(name, side, side)), None)
-        remedy = f"; try --image-size {side}" if side else ""
-        raise UsageError("", f"{name} cannot take images of {height}x{width} ({error}){remedy}")
-    return linear.in_features
-
-
-@functools.cache
 def size_error(name: str, height: int, width: int, *, single: bool = False) -> str:
-    """What the network says of images of this size, in evaluation; empty where it takes them.
-
-    ``single``: of a training batch of one image. Batch norm fails where its maps have shrunk to one cell.
-    """
+    """Why the network can't take images of this size, in its own words; empty where it can. ``single``: why it can't
+    train on one such image, as batch norm fails where its maps have shrunk to one cell."""
     try:
         backbone, _ = blank(name, height, width)
         with torch.no_grad():
@@ -110,9 +90,6 @@ def size_error(name: str, height: int, width: int, *, single: bool = False) -> s
 
 def lacks_deterministic_gradient(model: str) -> bool:
     """Whether torch has no deterministic gradient of ``model`` on CUDA: that of adaptive average pooling to more than
-    one cell. To one cell, it is a mean."""
-    pooling = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-    return model != CNN and any(
-        isinstance(module, pooling) and module.output_size not in (1, (1,), (1, 1), (1, 1, 1))
-        for module in blank(model)[0].modules()
-    )
+    one cell; to one, it is a mean."""
+    modules = [] if model == CNN else blank(model)[0].modules()
+    return any(isinstance(each, nn.AdaptiveAvgPool2d) and each.output_size not in (1, (1, 1)) for each in modules)

@@ -1,10 +1,11 @@
-"""From settings to the regulariser that they name, and to how much it drops."""
+"""From settings to the regulariser that they name, and to its rho in each batch and epoch."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -27,8 +28,7 @@ class Head:
         return {Unit.NEURON: self.width, Unit.CHANNEL: self.channels or 0, Unit.WEIGHT: self.width * self.classes}[unit]
 
 
-@dataclass(frozen=True)
-class EpochRho:
+class EpochRho(NamedTuple):
     """rho in the batches of one epoch: the lowest, the highest, and the expected mean."""
 
     low: int
@@ -38,7 +38,9 @@ class EpochRho:
 
 def rho_of(config: RunConfig, units: int, epoch: int, batch: int, rng: random.Random | None = None) -> int:
     """How many of ``units`` the schedule drops in a batch; ``epoch``, ``batch`` and ``rng`` as in :class:`Step`."""
-    step = Step(epoch, batch, config.period, rng, config.rate, config.rho_end, config.horizon)
+    step = Step(
+        epoch, batch, period=config.period, rng=rng, rate=config.rate, rho_end=config.rho_end, horizon=config.horizon
+    )
     return SCHEDULES[config.schedule.value](config.rho, units, step)
 
 
