@@ -56,13 +56,11 @@ class Ends(nn.Module):
 @pytest.mark.parametrize("example", [None, IMAGES])
 def test_in_evaluation_mode_nothing_changes_before_training(example: Tensor | None) -> None:
     network = sequential().eval()
-    with torch.no_grad():
-        expected = network(IMAGES)
+    expected = network(IMAGES)
     classifier = attach(network, rho=2, example=example)
     assert not classifier.training
-    with torch.no_grad():
-        for _ in range(2):
-            torch.testing.assert_close(classifier(IMAGES), expected, rtol=0, atol=0)
+    for _ in range(2):  # the first pass is watched
+        torch.testing.assert_close(classifier(IMAGES), expected, rtol=0, atol=0)
     assert [type(layer) for layer in network[3:]] == [nn.Dropout, nn.Linear, nn.ReLU, nn.Identity, nn.Identity]
     assert network(IMAGES).shape == (6, 8)
 
@@ -71,12 +69,12 @@ def test_it_trains_as_the_layer_does() -> None:
     """The same gradients as a MalDropLinear put there by hand."""
     network = sequential()
     network[3] = nn.Identity()  # its draws would differ from pass to pass
-    by_hand, layer = copy.deepcopy(network[:6]), MalDropLinear(8, 3, rho=3)
-    layer.load_state_dict(network[7].state_dict(), strict=False)
+    by_hand = nn.Sequential(*copy.deepcopy(network[:6]), MalDropLinear(8, 3, rho=3))
+    by_hand[6].load_state_dict(network[7].state_dict(), strict=False)
     classifier = attach(network, rho=3)
     nn.functional.cross_entropy(classifier(IMAGES, LABELS), LABELS).backward()
-    nn.functional.cross_entropy(layer(by_hand(IMAGES), LABELS), LABELS).backward()
-    for mine, other in zip(classifier.parameters(), [*by_hand.parameters(), *layer.parameters()], strict=True):
+    nn.functional.cross_entropy(by_hand[6](by_hand[:6](IMAGES), LABELS), LABELS).backward()
+    for mine, other in zip(classifier.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
     with pytest.raises(ValueError, match="needs labels"):
         classifier(IMAGES)
@@ -84,9 +82,8 @@ def test_it_trains_as_the_layer_does() -> None:
 
 def test_the_parameters_are_the_users_own() -> None:
     network = sequential()
-    before = list(network.parameters())
+    before, state = list(network.parameters()), torch.get_rng_state()
     network[7].bias.requires_grad_(False)
-    state = torch.get_rng_state()
     classifier = attach(network, rho=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(mine is other for mine, other in zip(classifier.parameters(), before, strict=True))
@@ -101,20 +98,19 @@ def test_every_variant(dropout: Dropout) -> None:
 
 
 def test_the_settings_reach_the_variant() -> None:
-    regulariser = attach(
-        sequential(), omega=0.25, selector="single", granularity="sample", generator=torch.Generator()
-    ).head.regulariser
-    assert isinstance(regulariser, TargetedDropout)
-    assert (regulariser.rho, regulariser.options.omega) == (1, 0.25)  # 6.25 % of 8 rounded half up
-    assert (regulariser.selector, regulariser.options.per_sample) == ("single", True)
-    assert regulariser.options.generator is not None
-    joint = attach(
-        sequential(), selector="joint", joint_iterations=3, joint_starts=2, score_memory=0.5
-    ).head.regulariser
-    assert isinstance(joint, TargetedDropout)
-    assert (joint.options.iterations, joint.options.vertices, joint.options.score_bytes) == (3, 2, 2**19)
-    spatial = attach(sequential(), dropout="spatial-maldrop", channels=4, pass_rate="epoch").head.regulariser
-    assert isinstance(spatial, TargetedDropout)
+    def targeted(**settings: Any) -> TargetedDropout:
+        regulariser = attach(sequential(), **settings).head.regulariser
+        assert isinstance(regulariser, TargetedDropout)
+        return regulariser
+
+    generator = torch.Generator()
+    single = targeted(omega=0.25, selector="single", granularity="sample", generator=generator, score_memory=0.5)
+    assert (single.rho, single.selector) == (1, "single")  # 6.25 % of 8 rounded half up
+    assert single.options[:3] == (0.25, True, generator)
+    assert single.options.score_bytes == 2**19
+    joint = targeted(selector="joint", joint_iterations=3, joint_starts=2)
+    assert (joint.options.iterations, joint.options.vertices) == (3, 2)
+    spatial = targeted(dropout="spatial-maldrop", channels=4, pass_rate="epoch")
     assert (spatial.units, spatial.options.area, spatial.rho, spatial.pass_rate) == (4, 2, 1, "epoch")
     vanilla = attach(sequential(), dropout="vanilla", p=0.2).head.regulariser
     assert isinstance(vanilla, VanillaDropout)
@@ -126,40 +122,35 @@ def test_example_images_find_the_end_whatever_the_order_of_registration() -> Non
     network.body[1].eval()  # frozen, as one does
     statistics = copy.deepcopy(network.body[1].state_dict())
     classifier = attach(network, rho=2, example=IMAGES)
-    assert isinstance(network.head, nn.Identity)
-    assert isinstance(network.drop, nn.Identity)
+    assert [type(network.head), type(network.drop)] == [nn.Identity] * 2
     assert classifier.head.bias is None
-    assert network.training
-    assert classifier.training
-    assert not network.body[1].training
+    assert [network.training, classifier.training, network.body[1].training] == [True, True, False]
     for key, value in statistics.items():
         assert torch.equal(network.body[1].state_dict()[key], value)
     assert classifier(IMAGES, LABELS).shape == (6, 3)
 
 
-def test_a_dropout_before_a_flatten_feeds_the_linear() -> None:
-    def end(network: Ends, hidden: Tensor) -> Tensor:
-        logits: Tensor = network.fc(network.drop(hidden[:, :, None, None]).flatten(1))
-        return logits
-
-    for example in (None, IMAGES):
-        network = Ends(end)
-        classifier = attach(network, dropout="none", example=example)
-        assert isinstance(network.drop, nn.Identity)
-        with torch.inference_mode():
-            torch.testing.assert_close(classifier.eval()(IMAGES), classifier(IMAGES), rtol=0, atol=0)
+@pytest.mark.parametrize("example", [None, IMAGES])
+def test_a_dropout_before_a_flatten_feeds_the_linear(example: Tensor | None) -> None:
+    network = Ends(lambda self, hidden: self.fc(self.drop(hidden[:, :, None, None]).flatten(1)))
+    classifier = attach(network, dropout="none", example=example)
+    assert isinstance(network.drop, nn.Identity)
+    with torch.inference_mode():
+        torch.testing.assert_close(classifier.eval()(IMAGES), classifier(IMAGES), rtol=0, atol=0)
 
 
 def test_a_dropout_that_feeds_something_else_stays() -> None:
-    network = Ends(lambda self, hidden: self.fc(self.drop(hidden).relu()))
-    classifier = attach(network, dropout="none", example=IMAGES)
-    assert isinstance(network.drop, nn.Dropout)
-    assert classifier(IMAGES).shape == (6, 8)
-    aside = Ends(lambda self, hidden: (self.drop(hidden), self.fc(hidden))[1])
-    attach(aside, dropout="none", example=IMAGES)
-    assert isinstance(aside.drop, nn.Dropout)
-    with pytest.raises(ValueError, match="'drop', which does not feed it directly; example images would have shown"):
-        attach(Ends(lambda self, hidden: self.fc(self.drop(hidden).relu())))(IMAGES, LABELS)
+    for end in (
+        lambda self, hidden: self.fc(self.drop(hidden).relu()),
+        lambda self, hidden: (self.drop(hidden), self.fc(hidden))[1],
+        lambda self, hidden: self.fc(self.drop(hidden).add_(1)),
+    ):
+        network = Ends(end)
+        classifier = attach(network, dropout="none", example=IMAGES)
+        assert isinstance(network.drop, nn.Dropout)
+        assert classifier(IMAGES).shape == (6, 8)
+        with pytest.raises(ValueError, match="'drop', which does not feed it directly; example images would have"):
+            attach(Ends(end))(IMAGES, LABELS)
 
 
 def hooked() -> nn.Linear:
@@ -208,22 +199,22 @@ UNSUITABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }  # fmt: skip
 
 
+def described(network: nn.Module) -> list[object]:
+    """Each module and parameter, and the modes."""
+    modules = [(name, type(module), module.training) for name, module in network.named_modules()]
+    return [*modules, *map(id, network.parameters())]
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["example", "no example"])
 @pytest.mark.parametrize("case", UNSUITABLE)
 def test_an_unsuitable_network_is_refused(case: str, given: bool) -> None:
     """With example images at once, and the network is left alone; without, at the latest on the first forward pass."""
     make, found = UNSUITABLE[case]
     network = make()
-    modules = [(name, type(module), module.training) for name, module in network.named_modules()]
-    parameters = [id(parameter) for parameter in network.parameters()]
-    if given:
-        with pytest.raises(ValueError, match=found):
-            attach(network, dropout="none", example=IMAGES)
-        assert [(name, type(module), module.training) for name, module in network.named_modules()] == modules
-        assert [id(parameter) for parameter in network.parameters()] == parameters
-    else:
-        with pytest.raises(ValueError, match=found):
-            attach(network, dropout="none")(IMAGES)
+    before = described(network)
+    with pytest.raises(ValueError, match=found):
+        attach(network, dropout="none", example=IMAGES if given else None)(IMAGES)
+    assert not given or described(network) == before
 
 
 @pytest.mark.parametrize(
@@ -247,42 +238,39 @@ def test_an_unsuitable_network_is_refused(case: str, given: bool) -> None:
 )
 def test_a_wrong_setting_leaves_the_network_alone(wrong: dict[str, Any], message: str) -> None:
     network = sequential()
-    layers = list(network)
+    before = described(network)
     with pytest.raises(ValueError, match=message):
         attach(network, **wrong)
-    assert list(network) == layers
+    assert described(network) == before
 
 
 def test_a_second_mode_is_watched_too() -> None:
     """As torchvision's googlenet, which returns more in training than in evaluation."""
     network = Ends(lambda self, hidden: (self.fc(hidden), hidden) if self.training else self.fc(hidden))
     classifier = attach(network, example=IMAGES)
-    with torch.no_grad():
-        classifier.eval()(IMAGES)
+    classifier.eval()(IMAGES)
     with pytest.raises(ValueError, match="returns tuple"):
         classifier.train()(IMAGES, LABELS)
 
 
 def test_an_error_of_the_network_itself_comes_through() -> None:
     network = sequential()
+    before = described(network)
     with pytest.raises(RuntimeError, match="shapes"):
         attach(network, example=torch.randn(2, 5))
-    assert isinstance(network[7], nn.Linear)
+    assert described(network) == before
 
 
-def test_state_dicts_round_trip() -> None:
-    first = attach(sequential(), rho=2)
+def test_state_dicts_round_trip_and_copies_work() -> None:
+    first, second = attach(sequential(), rho=2), attach(sequential(), rho=2)
     first(IMAGES, LABELS)
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    second = attach(sequential(), rho=2)
     second.load_state_dict(torch.load(file))
-    with torch.no_grad():
-        torch.testing.assert_close(first.eval()(IMAGES), second.eval()(IMAGES), rtol=0, atol=0)
-    duplicate = copy.deepcopy(first)
-    with torch.no_grad():
-        torch.testing.assert_close(duplicate(IMAGES), first(IMAGES), rtol=0, atol=0)
+    first.eval()
+    for other in (second.eval(), copy.deepcopy(first)):
+        torch.testing.assert_close(other(IMAGES), first(IMAGES), rtol=0, atol=0)
 
 
 def test_device_and_dtype_are_the_linears(device: torch.device) -> None:
@@ -303,10 +291,8 @@ def test_a_classifier_of_torchvision() -> None:
 
 def test_it_compiles() -> None:
     classifier = attach(sequential(), dropout="none").eval()
-    with torch.no_grad():
-        expected = classifier(IMAGES)
-        compiled = torch.compile(copy.deepcopy(classifier), backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(IMAGES), expected)
+    compiled = torch.compile(copy.deepcopy(classifier), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(IMAGES), classifier(IMAGES))
 
 
 def test_it_is_a_name_of_the_package() -> None:

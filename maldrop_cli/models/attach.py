@@ -35,7 +35,7 @@ def attach(
 
     **The network is changed in place**: its last ``nn.Linear``, and the ``nn.Dropout`` that feeds it directly, become
     ``nn.Identity``, so that it maps images to hidden_ND. The Linear's parameters move to ``classifier.head``: train,
-    move, save and load the classifier. Device, dtype, ``requires_grad`` and mode stay, and other Dropouts as well.
+    move, save and load the classifier. Device, dtype, ``requires_grad``, mode, other Dropouts and ``F.dropout`` stay.
 
     Args:
         network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND.
