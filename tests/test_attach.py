@@ -24,20 +24,6 @@ def sequential(last: nn.Module | None = None) -> nn.Sequential:
     )  # fmt: skip
 
 
-class Custom(nn.Module):
-    """The head is registered first, so that only a forward pass shows which Linear is last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(8, 3, bias=False)
-        self.drop = nn.Dropout()
-        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.drop(self.body(images)))
-        return logits
-
-
 class Ends(nn.Module):
     """A Linear, and whatever ``end`` makes of it and of the hidden layer."""
 
@@ -118,14 +104,17 @@ def test_the_settings_reach_the_variant() -> None:
 
 
 def test_example_images_find_the_end_whatever_the_order_of_registration() -> None:
-    network = Custom()
-    network.body[1].eval()  # frozen, as one does
-    statistics = copy.deepcopy(network.body[1].state_dict())
+    network = Ends(lambda self, hidden: self.fc(self.drop(hidden)))
+    network.fc = nn.Linear(8, 3, bias=False)
+    body, norm = network.body, nn.BatchNorm1d(8).eval()  # frozen, as one does
+    del network.body
+    network.body = nn.Sequential(*body, norm)  # its Linear is the one that was registered last
+    statistics = copy.deepcopy(norm.state_dict())
     classifier = attach(network, rho=2, example=IMAGES)
-    assert [type(network.head), type(network.drop)] == [nn.Identity] * 2
+    assert [type(network.fc), type(network.drop), type(body[1])] == [nn.Identity, nn.Identity, nn.Linear]
     assert classifier.head.bias is None
-    assert [network.training, classifier.training, network.body[1].training] == [True, True, False]
-    assert all(map(torch.equal, statistics.values(), network.body[1].state_dict().values()))
+    assert [network.training, classifier.training, norm.training] == [True, True, False]
+    assert all(map(torch.equal, statistics.values(), norm.state_dict().values()))
     assert classifier(IMAGES, LABELS).shape == (6, 3)
     with pytest.raises(ValueError, match="'fc', which was not called"):
         attach(Ends(lambda self, hidden: hidden))(IMAGES, LABELS)

@@ -42,13 +42,13 @@ every_variant = pytest.mark.parametrize("config", VARIANTS, ids=name)
 BREAKS_THE_GRAPH = (Selector.JOINT, Selector.GREEDY, Selector.EXHAUSTIVE)
 
 
-def head(config: RunConfig, device: torch.device | str = "cpu") -> DropoutLinear:
+def head(config: RunConfig, device: torch.device) -> DropoutLinear:
     torch.manual_seed(3)
     regulariser = build_regulariser(config, HEAD, torch.Generator(device).manual_seed(1))
     return DropoutLinear(HEAD.width, HEAD.classes, regulariser=regulariser).to(device)
 
 
-def batch(examples: int = 9, device: torch.device | str = "cpu", seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(examples: int, device: torch.device, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(examples, HEAD.width, generator=generator).relu()
     return hidden.to(device), torch.randint(0, HEAD.classes, (examples,), generator=generator).to(device)
