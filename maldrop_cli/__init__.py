@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maldrop_cli.dropout import MalDropLinear as MalDropLinear
-    from maldrop_cli.models import attach as attach
+    from maldrop_cli.models.attach import attach as attach
 
 __version__ = "0.1.0"
 __all__ = ["MalDropLinear", "__version__", "attach"]

@@ -169,6 +169,11 @@ Omega = float | Literal["paper", "classes"]
 Name = TypeVar("Name", bound=StrEnum)
 
 
+def one_line(error: BaseException) -> str:
+    """The text of an exception as one line; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(text: str, names: list[str]) -> str:
     """Say which name was probably meant, as the end of an error message; empty when nothing is near."""
     near = difflib.get_close_matches(text, names, n=1)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import maldrop_cli
 from maldrop_cli import attach
 from maldrop_cli.config import Dropout
 from maldrop_cli.dropout import MalDropLinear, TargetedDropout, VanillaDropout
@@ -23,20 +22,6 @@ def sequential(last: nn.Module | None = None) -> nn.Sequential:
         nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Dropout(0.3), nn.Linear(12, 8), nn.ReLU(), nn.Dropout(),
         last or nn.Linear(8, 3),
     )  # fmt: skip
-
-
-class Custom(nn.Module):
-    """The head is registered first, so that only a forward pass shows which Linear is last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(8, 3, bias=False)
-        self.drop = nn.Dropout()
-        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.drop(self.body(images)))
-        return logits
 
 
 class Ends(nn.Module):
@@ -56,13 +41,11 @@ class Ends(nn.Module):
 @pytest.mark.parametrize("example", [None, IMAGES])
 def test_in_evaluation_mode_nothing_changes_before_training(example: Tensor | None) -> None:
     network = sequential().eval()
-    with torch.no_grad():
-        expected = network(IMAGES)
+    expected = network(IMAGES)
     classifier = attach(network, rho=2, example=example)
     assert not classifier.training
-    with torch.no_grad():
-        for _ in range(2):
-            torch.testing.assert_close(classifier(IMAGES), expected, rtol=0, atol=0)
+    for _ in range(2):  # the first pass is watched
+        torch.testing.assert_close(classifier(IMAGES), expected, rtol=0, atol=0)
     assert [type(layer) for layer in network[3:]] == [nn.Dropout, nn.Linear, nn.ReLU, nn.Identity, nn.Identity]
     assert network(IMAGES).shape == (6, 8)
 
@@ -71,12 +54,12 @@ def test_it_trains_as_the_layer_does() -> None:
     """The same gradients as a MalDropLinear put there by hand."""
     network = sequential()
     network[3] = nn.Identity()  # its draws would differ from pass to pass
-    by_hand, layer = copy.deepcopy(network[:6]), MalDropLinear(8, 3, rho=3)
-    layer.load_state_dict(network[7].state_dict(), strict=False)
+    by_hand = nn.Sequential(*copy.deepcopy(network[:6]), MalDropLinear(8, 3, rho=3))
+    by_hand[6].load_state_dict(network[7].state_dict(), strict=False)
     classifier = attach(network, rho=3)
     nn.functional.cross_entropy(classifier(IMAGES, LABELS), LABELS).backward()
-    nn.functional.cross_entropy(layer(by_hand(IMAGES), LABELS), LABELS).backward()
-    for mine, other in zip(classifier.parameters(), [*by_hand.parameters(), *layer.parameters()], strict=True):
+    nn.functional.cross_entropy(by_hand[6](by_hand[:6](IMAGES), LABELS), LABELS).backward()
+    for mine, other in zip(classifier.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
     with pytest.raises(ValueError, match="needs labels"):
         classifier(IMAGES)
@@ -84,9 +67,8 @@ def test_it_trains_as_the_layer_does() -> None:
 
 def test_the_parameters_are_the_users_own() -> None:
     network = sequential()
-    before = list(network.parameters())
+    before, state = list(network.parameters()), torch.get_rng_state()
     network[7].bias.requires_grad_(False)
-    state = torch.get_rng_state()
     classifier = attach(network, rho=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(mine is other for mine, other in zip(classifier.parameters(), before, strict=True))
@@ -101,20 +83,20 @@ def test_every_variant(dropout: Dropout) -> None:
 
 
 def test_the_settings_reach_the_variant() -> None:
-    regulariser = attach(
-        sequential(), omega=0.25, selector="single", granularity="sample", generator=torch.Generator()
-    ).head.regulariser
-    assert isinstance(regulariser, TargetedDropout)
-    assert (regulariser.rho, regulariser.options.omega) == (1, 0.25)  # 6.25 % of 8 rounded half up
-    assert (regulariser.selector, regulariser.options.per_sample) == ("single", True)
-    assert regulariser.options.generator is not None
-    joint = attach(
-        sequential(), selector="joint", joint_iterations=3, joint_starts=2, score_memory=0.5
-    ).head.regulariser
-    assert isinstance(joint, TargetedDropout)
-    assert (joint.options.iterations, joint.options.vertices, joint.options.score_bytes) == (3, 2, 2**19)
-    spatial = attach(sequential(), dropout="spatial-maldrop", channels=4, pass_rate="epoch").head.regulariser
-    assert isinstance(spatial, TargetedDropout)
+    def targeted(**settings: Any) -> TargetedDropout:
+        regulariser = attach(sequential(), **settings).head.regulariser
+        assert isinstance(regulariser, TargetedDropout)
+        return regulariser
+
+    generator = torch.Generator()
+    single = targeted(omega=0.25, selector="single", granularity="sample", generator=generator, score_memory=0.5)
+    assert (single.rho, single.selector) == (1, "single")  # 6.25 % of 8 rounded half up
+    options = single.options
+    assert (options.omega, options.per_sample, options.generator) == (0.25, True, generator)
+    assert options.score_bytes == 2**19
+    joint = targeted(selector="joint", joint_iterations=3, joint_starts=2)
+    assert (joint.options.iterations, joint.options.vertices) == (3, 2)
+    spatial = targeted(dropout="spatial-maldrop", channels=4, pass_rate="epoch")
     assert (spatial.units, spatial.options.area, spatial.rho, spatial.pass_rate) == (4, 2, 1, "epoch")
     vanilla = attach(sequential(), dropout="vanilla", p=0.2).head.regulariser
     assert isinstance(vanilla, VanillaDropout)
@@ -122,44 +104,43 @@ def test_the_settings_reach_the_variant() -> None:
 
 
 def test_example_images_find_the_end_whatever_the_order_of_registration() -> None:
-    network = Custom()
-    network.body[1].eval()  # frozen, as one does
-    statistics = copy.deepcopy(network.body[1].state_dict())
+    network = Ends(lambda self, hidden: self.fc(self.drop(hidden)))
+    network.fc = nn.Linear(8, 3, bias=False)
+    body, norm = network.body, nn.BatchNorm1d(8).eval()  # frozen, as one does
+    del network.body
+    network.body = nn.Sequential(*body, norm)  # its Linear is the one that was registered last
+    statistics = copy.deepcopy(norm.state_dict())
     classifier = attach(network, rho=2, example=IMAGES)
-    assert isinstance(network.head, nn.Identity)
-    assert isinstance(network.drop, nn.Identity)
+    assert [type(network.fc), type(network.drop), type(body[1])] == [nn.Identity, nn.Identity, nn.Linear]
     assert classifier.head.bias is None
-    assert network.training
-    assert classifier.training
-    assert not network.body[1].training
-    for key, value in statistics.items():
-        assert torch.equal(network.body[1].state_dict()[key], value)
+    assert [network.training, classifier.training, norm.training] == [True, True, False]
+    assert all(map(torch.equal, statistics.values(), norm.state_dict().values()))
     assert classifier(IMAGES, LABELS).shape == (6, 3)
+    with pytest.raises(ValueError, match="'fc', which was not called"):
+        attach(Ends(lambda self, hidden: hidden))(IMAGES, LABELS)
 
 
-def test_a_dropout_before_a_flatten_feeds_the_linear() -> None:
-    def end(network: Ends, hidden: Tensor) -> Tensor:
-        logits: Tensor = network.fc(network.drop(hidden[:, :, None, None]).flatten(1))
-        return logits
-
-    for example in (None, IMAGES):
-        network = Ends(end)
-        classifier = attach(network, dropout="none", example=example)
-        assert isinstance(network.drop, nn.Identity)
-        with torch.inference_mode():
-            torch.testing.assert_close(classifier.eval()(IMAGES), classifier(IMAGES), rtol=0, atol=0)
+@pytest.mark.parametrize("example", [None, IMAGES])
+def test_a_dropout_before_a_flatten_feeds_the_linear(example: Tensor | None) -> None:
+    network = Ends(lambda self, hidden: self.fc(self.drop(hidden[:, :, None, None]).flatten(1)))
+    classifier = attach(network, dropout="none", example=example)
+    assert isinstance(network.drop, nn.Identity)
+    with torch.inference_mode():
+        torch.testing.assert_close(classifier.eval()(IMAGES), classifier(IMAGES), rtol=0, atol=0)
 
 
 def test_a_dropout_that_feeds_something_else_stays() -> None:
-    network = Ends(lambda self, hidden: self.fc(self.drop(hidden).relu()))
-    classifier = attach(network, dropout="none", example=IMAGES)
-    assert isinstance(network.drop, nn.Dropout)
-    assert classifier(IMAGES).shape == (6, 8)
-    aside = Ends(lambda self, hidden: (self.drop(hidden), self.fc(hidden))[1])
-    attach(aside, dropout="none", example=IMAGES)
-    assert isinstance(aside.drop, nn.Dropout)
-    with pytest.raises(ValueError, match="'drop', which does not feed it directly; example images would have shown"):
-        attach(Ends(lambda self, hidden: self.fc(self.drop(hidden).relu())))(IMAGES, LABELS)
+    for end in (
+        lambda self, hidden: self.fc(self.drop(hidden).relu()),
+        lambda self, hidden: (self.drop(hidden), self.fc(hidden))[1],
+        lambda self, hidden: self.fc(self.drop(hidden).add_(1)),
+    ):
+        network = Ends(end)
+        classifier = attach(network, dropout="none", example=IMAGES)
+        assert isinstance(network.drop, nn.Dropout)
+        assert classifier(IMAGES).shape == (6, 8)
+        with pytest.raises(ValueError, match="'drop', which does not feed it directly; example images would have"):
+            attach(Ends(end))(IMAGES, LABELS)
 
 
 def hooked() -> nn.Linear:
@@ -175,55 +156,47 @@ def tied() -> nn.Module:
     return network
 
 
-def shared() -> nn.Module:
-    linear = nn.Linear(16, 16)
-    return nn.Sequential(nn.Flatten(), linear, nn.ReLU(), linear)
+def shared(module: nn.Module) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Sequential(nn.Linear(16, 16), module), nn.Sequential(module, nn.Linear(16, 3))
+    )
 
 
-UNSUITABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "no linear": (lambda: nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), r"no nn\.Linear"),
-    "only a linear": (lambda: nn.Linear(4, 3), r"put it into an nn\.Sequential"),
-    "attached already": (lambda: sequential(MalDropLinear(8, 3, rho=1)), "'7', of type MalDropLinear"),
-    "softmax": (lambda: nn.Sequential(*sequential(), nn.Softmax(1)), "'7', and something after it, a softmax perhaps"),
-    "scaled in place": (lambda: Ends(lambda self, hidden: self.fc(hidden).mul_(2)), "'fc', and something after it"),
-    "two outputs": (
-        lambda: Ends(lambda self, hidden: (self.fc(hidden), hidden)), "'fc' in a network that returns tuple"
-    ),
-    "a dict": (lambda: Ends(lambda self, hidden: {"logits": self.fc(hidden)}), "'fc' in a network that returns dict"),
-    "used twice": (lambda: Ends(lambda self, hidden: self.fc(self.fc(hidden))), "'fc', which was called 2 times"),
-    "a residual": (lambda: Ends(lambda self, hidden: self.fc(hidden) + hidden), "'fc', and something after it"),
-    "three dimensions": (
-        lambda: Ends(lambda self, hidden: self.fc(hidden[:, None])), r"'fc', whose input has 3 dimensions"
-    ),
-    "one dropout for all": (
-        lambda: Ends(lambda self, hidden: self.fc(self.drop(self.drop(hidden).relu()))), "'drop', a Dropout called 2"
-    ),
-    "a network that reads the weight": (
-        lambda: Ends(lambda self, hidden: self.fc(hidden * self.fc.weight[0, 0])),
-        "'fc', and a network that fails without it",
-    ),
-    "hooks": (lambda: sequential(hooked()), "'7', a Linear with hooks"),
-    "tied": (tied, "'fc', a Linear that is tied to 'body.2.weight'"),
-    "the same module again": (shared, "is tied to|was called 2 times"),
-}  # fmt: skip
+UNSUITABLE: list[tuple[str, Callable[[], nn.Module]]] = [
+    (r"no nn\.Linear", lambda: nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten())),
+    (r"put it into an nn\.Sequential", lambda: nn.Linear(4, 3)),
+    ("'7', of type MalDropLinear", lambda: sequential(MalDropLinear(8, 3, rho=1))),
+    ("'7', and something after it, a softmax perhaps", lambda: nn.Sequential(*sequential(), nn.Softmax(1))),
+    ("'fc', and something after it", lambda: Ends(lambda self, hidden: self.fc(hidden).mul_(2))),
+    ("'fc', and something after it", lambda: Ends(lambda self, hidden: self.fc(hidden) + hidden)),
+    ("'fc' in a network that returns tuple", lambda: Ends(lambda self, hidden: (self.fc(hidden), hidden))),
+    ("'fc' in a network that returns dict", lambda: Ends(lambda self, hidden: {"logits": self.fc(hidden)})),
+    ("'fc', which was called 2 times", lambda: Ends(lambda self, hidden: self.fc(self.fc(hidden)))),
+    ("'fc', whose input has 3 dimensions", lambda: Ends(lambda self, hidden: self.fc(hidden[:, None]))),
+    ("'drop', a Dropout called 2", lambda: Ends(lambda self, hidden: self.fc(self.drop(self.drop(hidden).relu())))),
+    ("that fails without it", lambda: Ends(lambda self, hidden: self.fc(hidden * self.fc.weight[0, 0]))),
+    ("'7', a Linear with hooks", lambda: sequential(hooked())),
+    ("'fc', a Linear that is tied to 'body.2.weight'", tied),
+    ("is tied to|was called 2 times", lambda: nn.Sequential(nn.Flatten(), *[nn.Linear(16, 16)] * 2)),
+    (r"of several names \(1.1, 2.0\)|a Dropout called 2 times", lambda: shared(nn.Dropout())),
+]
 
 
-@pytest.mark.parametrize("given", [True, False], ids=["example", "no example"])
-@pytest.mark.parametrize("case", UNSUITABLE)
-def test_an_unsuitable_network_is_refused(case: str, given: bool) -> None:
-    """With example images at once, and the network is left alone; without, at the latest on the first forward pass."""
-    make, found = UNSUITABLE[case]
-    network = make()
+def described(network: nn.Module) -> list[object]:
+    """Each module and parameter, and the modes."""
     modules = [(name, type(module), module.training) for name, module in network.named_modules()]
-    parameters = [id(parameter) for parameter in network.parameters()]
-    if given:
-        with pytest.raises(ValueError, match=found):
-            attach(network, dropout="none", example=IMAGES)
-        assert [(name, type(module), module.training) for name, module in network.named_modules()] == modules
-        assert [id(parameter) for parameter in network.parameters()] == parameters
-    else:
-        with pytest.raises(ValueError, match=found):
-            attach(network, dropout="none")(IMAGES)
+    return [*modules, *map(id, network.parameters())]
+
+
+@pytest.mark.parametrize("example", [None, IMAGES])
+@pytest.mark.parametrize(("found", "make"), UNSUITABLE)
+def test_an_unsuitable_network_is_refused(found: str, make: Callable[[], nn.Module], example: Tensor | None) -> None:
+    """With example images at once, and the network is left alone; without, at the latest on the first forward pass."""
+    network = make()
+    before = described(network)
+    with pytest.raises(ValueError, match=found):
+        attach(network, dropout="none", example=example)(IMAGES)
+    assert example is None or described(network) == before
 
 
 @pytest.mark.parametrize(
@@ -247,42 +220,39 @@ def test_an_unsuitable_network_is_refused(case: str, given: bool) -> None:
 )
 def test_a_wrong_setting_leaves_the_network_alone(wrong: dict[str, Any], message: str) -> None:
     network = sequential()
-    layers = list(network)
+    before = described(network)
     with pytest.raises(ValueError, match=message):
         attach(network, **wrong)
-    assert list(network) == layers
+    assert described(network) == before
 
 
 def test_a_second_mode_is_watched_too() -> None:
     """As torchvision's googlenet, which returns more in training than in evaluation."""
     network = Ends(lambda self, hidden: (self.fc(hidden), hidden) if self.training else self.fc(hidden))
     classifier = attach(network, example=IMAGES)
-    with torch.no_grad():
-        classifier.eval()(IMAGES)
+    classifier.eval()(IMAGES)
     with pytest.raises(ValueError, match="returns tuple"):
         classifier.train()(IMAGES, LABELS)
 
 
 def test_an_error_of_the_network_itself_comes_through() -> None:
     network = sequential()
+    before = described(network)
     with pytest.raises(RuntimeError, match="shapes"):
         attach(network, example=torch.randn(2, 5))
-    assert isinstance(network[7], nn.Linear)
+    assert described(network) == before
 
 
-def test_state_dicts_round_trip() -> None:
-    first = attach(sequential(), rho=2)
+def test_state_dicts_round_trip_and_copies_work() -> None:
+    first, second = attach(sequential(), rho=2), attach(sequential(), rho=2)
     first(IMAGES, LABELS)
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
     file.seek(0)
-    second = attach(sequential(), rho=2)
     second.load_state_dict(torch.load(file))
-    with torch.no_grad():
-        torch.testing.assert_close(first.eval()(IMAGES), second.eval()(IMAGES), rtol=0, atol=0)
-    duplicate = copy.deepcopy(first)
-    with torch.no_grad():
-        torch.testing.assert_close(duplicate(IMAGES), first(IMAGES), rtol=0, atol=0)
+    first.eval()
+    for other in (second.eval(), copy.deepcopy(first)):
+        torch.testing.assert_close(other(IMAGES), first(IMAGES), rtol=0, atol=0)
 
 
 def test_device_and_dtype_are_the_linears(device: torch.device) -> None:
@@ -293,22 +263,7 @@ def test_device_and_dtype_are_the_linears(device: torch.device) -> None:
         assert {buffer.device for buffer in classifier.head.buffers()} == {device}
 
 
-def test_a_classifier_of_torchvision() -> None:
-    from torchvision.models import resnet18
-
-    classifier = attach(resnet18(num_classes=3), example=torch.randn(2, 3, 32, 32))
-    assert classifier.head.regulariser.rho == 32
-    assert classifier(torch.randn(6, 3, 32, 32), LABELS).shape == (6, 3)
-
-
 def test_it_compiles() -> None:
     classifier = attach(sequential(), dropout="none").eval()
-    with torch.no_grad():
-        expected = classifier(IMAGES)
-        compiled = torch.compile(copy.deepcopy(classifier), backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(IMAGES), expected)
-
-
-def test_it_is_a_name_of_the_package() -> None:
-    assert maldrop_cli.attach is attach
-    assert "attach" in maldrop_cli.__all__
+    compiled = torch.compile(copy.deepcopy(classifier), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(IMAGES), classifier(IMAGES))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import BASE, TINY, Result, matching_rho, run_job, runner, train
 from test_cli import QUICK, Run, rows
-from test_matrix import VARIANTS, config_of
+from test_matrix import VARIANTS
 
 from maldrop_cli.config import Dropout, MaldropError, PassRate, RunConfig, Schedule, Selector, UsageError
 from maldrop_cli.data.load import ImageData
@@ -51,7 +51,7 @@ def halves(config: RunConfig, data: ImageData, device: torch.device, folder: Pat
 
 
 CONFIGS = [
-    *(config_of(*variant) for variant in VARIANTS),
+    *VARIANTS,
     *(
         replace(BASE, dropout=dropout, rho=matching_rho(dropout), schedule=schedule, rho_end=2, rate=1.0)
         for schedule in Schedule

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from maldrop_cli.config import MaldropError
+from maldrop_cli.config import MaldropError, one_line
 
 FILES_PER_PROCESS = 2000  # threads decode fewer before a process has started
 CHUNK_FILES, CHUNK_BYTES = 128, 2**22  # limits of a task: files, bytes of pixels
@@ -66,8 +66,3 @@ def decode_files(paths: Sequence[str], side: int) -> NDArray[np.uint8]:
 
 def unreadable(path: str, error: Exception) -> MaldropError:
     return MaldropError(f"{path} is no readable image: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception in one line; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__

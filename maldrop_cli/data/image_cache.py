@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from maldrop_cli.config import one_line
 from maldrop_cli.data.dataset import ImageData, NotCachedError, Source, Split, Warn, cache_dir, finish
-from maldrop_cli.data.decoding import decode_all, one_line, unreadable
+from maldrop_cli.data.decoding import decode_all, unreadable
 from maldrop_cli.files import atomic_write
 
 FORMAT = 1  # raise it whenever the same files would give another cache

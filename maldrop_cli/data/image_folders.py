@@ -11,9 +11,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from maldrop_cli.config import MaldropError, UsageError
+from maldrop_cli.config import MaldropError, UsageError, one_line
 from maldrop_cli.data.dataset import ImageData, Shape, Source, Warn
-from maldrop_cli.data.decoding import one_line, unreadable
+from maldrop_cli.data.decoding import unreadable
 from maldrop_cli.data.download import fetch_archive
 from maldrop_cli.data.image_cache import File, Listing, load_images
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from maldrop_cli.config import MaldropError, UsageError
+from maldrop_cli.config import MaldropError, UsageError, one_line
 from maldrop_cli.runs.events import Ended, Event, Job, OpenRunner, Train
 from maldrop_cli.sweep.job_queue import JobQueue
 
@@ -58,8 +58,7 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise MaldropError(f"no Ray cluster answers at {address or 'this machine'}: {reason}") from None
+        raise MaldropError(f"no Ray cluster answers at {address or 'this machine'}: {one_line(error)}") from None
     try:
         yield ray
     finally:

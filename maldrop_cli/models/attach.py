@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from maldrop_cli.config import (
-    SPATIAL,
-    Dropout,
-    Granularity,
-    PassRate,
-    RunConfig,
-    Selector,
-    UsageError,
-    parse_name,
-    parse_omega,
-)
-from maldrop_cli.dropout import Regulariser
-from maldrop_cli.models.classifier import Classifier, head_of
-from maldrop_cli.models.strip_head import cut, find_end
+from maldrop_cli import config
+from maldrop_cli.models.build import Classifier, to_dropout_linear
+from maldrop_cli.models.strip_head import find_end, strip_head
 from maldrop_cli.models.variants import Head, build_regulariser, check_variant
 
 
@@ -36,39 +24,37 @@ def attach(
     granularity: str = "batch",
     channels: int | None = None,
     pass_rate: str = "cumulative",
-    joint_iterations: int = RunConfig.joint_iterations,
-    joint_starts: int = RunConfig.joint_starts,
-    score_memory: float = RunConfig.score_memory,
+    joint_iterations: int = config.RunConfig.joint_iterations,
+    joint_starts: int = config.RunConfig.joint_starts,
+    score_memory: float = config.RunConfig.score_memory,
     generator: torch.Generator | None = None,
     example: Tensor | None = None,
 ) -> Classifier:
-    """Put a dropout variant before the last Linear of ``network``, from images to logits_NC: a classifier with
+    """Put a dropout variant before the last Linear of ``network``. Returns a classifier with
     ``forward(images, labels=None) -> logits_NC``, which in training mode needs the labels for ``maldrop``.
 
     **The network is changed in place**: its last ``nn.Linear``, and the ``nn.Dropout`` that feeds it directly, become
-    ``nn.Identity``, so that it maps images to hidden_ND. The Linear's own parameters move to ``classifier.head``: train
-    with ``classifier.parameters()``, and move, save and load the classifier. Device, dtype, ``requires_grad`` and mode
-    stay; so do all other Dropouts, and what the network does by ``F.dropout``.
+    ``nn.Identity``, so that it maps images to hidden_ND. The Linear's parameters move to ``classifier.head``: train,
+    move, save and load the classifier. Device, dtype, ``requires_grad``, mode, other Dropouts and ``F.dropout`` stay.
 
     Args:
         network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND.
         dropout: a name as in ``maldrop train --dropout``.
-        rho: neurons to drop, 0 to D (channels, weights, where the variant drops those); None is a sixteenth of them
+        rho: neurons to drop, 0 to D, or channels or weights where the variant drops those; None is a sixteenth of them
             (6.25 %), at least 1. ``classifier.head.regulariser.rho`` may be set anew before any batch.
         p: the rate of ``vanilla``, ``spatial``, ``dropconnect`` and ``nested``.
         omega, selector, granularity, generator: as in :func:`maldrop_cli.dropout.keep_mask`.
         channels: how many channels the D neurons make up, for the spatial variants.
         pass_rate: what scales at test time, see :class:`maldrop_cli.dropout.CountedDropout`; for ``epoch``, call
             ``classifier.head.regulariser.begin_epoch()`` before each.
-        joint_iterations, joint_starts: of the selector ``joint``, the most rounds of ascent, and starts beside softmax.
+        joint_iterations, joint_starts: of the selector ``joint``: rounds of ascent at most, and starts beside softmax.
         score_memory: MiB that the selector ``single`` may work in.
-        example: a batch that the network takes. It is passed through the network, in evaluation mode, to find the last
-            Linear and its Dropout. Without it they are those registered last, and whether that is so is found on the
-            first forward passes of the classifier.
+        example: images. A forward pass of them, in evaluation mode, finds the last Linear and its Dropout. Without them
+            these are the ones registered last, which the first forward passes of the classifier verify.
 
     Raises:
-        ValueError: a wrong setting, or a network that doesn't end in a Linear; the network is then left as it was.
-            Without ``example`` some such networks are found only on a forward pass.
+        ValueError: a wrong setting, or a network that doesn't end in a Linear, which is then left as it was. Without
+            ``example`` some are found only on a forward pass.
         TypeError: rho not a whole number.
 
     Example:
@@ -76,38 +62,32 @@ def attach(
         >>> classifier = attach(network, rho=4)
         >>> logits_NC = classifier(torch.rand(8, 1, 8, 8), torch.arange(8))
     """
-    end = find_end(network, example)
-    linear = network.get_submodule(end.linear)
-    assert isinstance(linear, nn.Linear)
-    width, classes = linear.in_features, linear.out_features
+    end, linear = find_end(network, example)
+    size = Head(linear.in_features, linear.out_features, channels)
     try:
-        config = RunConfig(
-            dropout=parse_name(Dropout, dropout, "dropout"),
+        variant = config.parse_name(config.Dropout, dropout, "dropout")
+        if channels is None and variant in config.SPATIAL:
+            raise ValueError(f"dropout: {variant} drops channels, and needs to know their number, channels=...")
+        if channels is not None and (channels < 1 or size.width % channels):
+            raise ValueError(f"channels: {size.width} neurons can't be divided into {channels}")
+        units = size.units(config.RunConfig(dropout=variant).unit)
+        settings = config.RunConfig(
+            dropout=variant,
+            rho=max(math.floor(units / 16 + 0.5), 1) if rho is None else rho,
             p=p,
-            omega=parse_omega("paper" if omega is None else str(omega)),
-            selector=parse_name(Selector, selector, "selector"),
-            granularity=parse_name(Granularity, granularity, "granularity"),
-            pass_rate=parse_name(PassRate, pass_rate, "pass_rate"),
+            omega=config.parse_omega("paper" if omega is None else str(omega)),
+            selector=config.parse_name(config.Selector, selector, "selector"),
+            granularity=config.parse_name(config.Granularity, granularity, "granularity"),
+            pass_rate=config.parse_name(config.PassRate, pass_rate, "pass_rate"),
             joint_iterations=joint_iterations,
             joint_starts=joint_starts,
             score_memory=score_memory,
-            rho=0,
         )
-        size = Head(width, classes, channels)
-        if config.dropout in SPATIAL and channels is None:
-            raise UsageError(
-                "dropout", f"{config.dropout} drops channels, and needs to know their number, channels=..."
-            )
-        if channels is not None and (channels < 1 or width % channels):
-            raise UsageError("channels", f"{width} neurons can't be divided into {channels}")
-        sixteenth = max(math.floor(size.units(config.unit) / 16 + 0.5), 1)
-        config = replace(config, rho=sixteenth if rho is None else rho)
-        check_variant(config, size)
-        regulariser: Regulariser = build_regulariser(config, size, generator)
-    except UsageError as error:
+        check_variant(settings, size)
+        regulariser = build_regulariser(settings, size, generator)
+    except config.UsageError as error:
         raise ValueError(str(error)) from None
-    head = head_of(linear, regulariser)
-    backbone, _ = cut(network, end, example)
-    classifier = Classifier(backbone, head)
+    head = to_dropout_linear(linear, regulariser)
+    classifier = Classifier(strip_head(network, end, example), head)
     classifier.training = network.training
     return classifier

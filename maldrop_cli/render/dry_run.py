@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maldrop_cli.config import RunConfig, Schedule
-from maldrop_cli.models.variants import Head, rho_of
+from maldrop_cli.models.variants import Head, rho_by_epoch
 from maldrop_cli.render.arms import point_columns
 from maldrop_cli.render.runs import (
     FIRST,
@@ -71,29 +71,6 @@ def bar(share: float, cells: int, drawn: Characters) -> str:
     full, rest = divmod(math.ceil(share * cells * steps), steps)
     filled = drawn.bar[-1] * full + (drawn.bar[rest - 1] if rest else "")
     return filled.ljust(cells, drawn.nothing)
-
-
-@dataclass(frozen=True)
-class EpochRho:
-    """rho in the batches of one epoch: the least, the most, and the mean to be expected."""
-
-    low: int
-    high: int
-    mean: float
-
-
-def rho_by_epoch(config: RunConfig, units: int) -> list[EpochRho]:
-    """For each epoch; empty where rho does not apply."""
-    if "schedule" not in config.effective_settings():
-        return []
-    if config.schedule is Schedule.RANDOMIZED:
-        return [EpochRho(0, units, units / 2)] * config.epochs
-    if config.schedule is Schedule.PERIODIC:
-        return [
-            EpochRho(config.rho if config.period == 1 else 0, config.rho, config.rho / config.period)
-        ] * config.epochs
-    counts = [rho_of(config, units, epoch, batch=0) for epoch in range(config.epochs)]
-    return [EpochRho(count, count, count) for count in counts]
 
 
 def dry_rows(points: Sequence[RunConfig], head: Heads, extra: Mapping[str, Any]) -> list[dict[str, Any]]:

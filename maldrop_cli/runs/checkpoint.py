@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from maldrop_cli.config import SCHEMA, SETTINGS, MaldropError, RunConfig, UsageError
+from maldrop_cli.config import SCHEMA, SETTINGS, MaldropError, RunConfig, UsageError, one_line
 from maldrop_cli.files import atomic_write
 from maldrop_cli.record import RunRecord
 from maldrop_cli.train import Training
@@ -73,8 +73,7 @@ def read(path: Path) -> Checkpoint:
             raise ValueError(f"its format is {versions}, and this version reads {(FORMAT, SCHEMA)}")
         return Checkpoint(**stored | {"config": RunConfig.from_dict(stored["config"])})
     except Exception as error:  # a foreign file can raise nearly anything
-        reason = " ".join(str(error).split())
-        raise MaldropError(f"the checkpoint {path} is foreign ({type(error).__name__}: {reason})") from None
+        raise MaldropError(f"the checkpoint {path} is foreign ({type(error).__name__}: {one_line(error)})") from None
 
 
 def check_settings(path: Path, checkpoint: Checkpoint, config: RunConfig) -> None:

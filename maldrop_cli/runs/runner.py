@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from maldrop_cli.config import DataConfig, MaldropError, RunConfig
+from maldrop_cli.config import DataConfig, MaldropError, RunConfig, one_line
 from maldrop_cli.data.load import ImageData, load
 from maldrop_cli.machine import use_machine
 from maldrop_cli.record import EpochRow, RunRecord, Status, rows_from_json
@@ -126,7 +126,7 @@ class Runner:
         except (MaldropError, OSError):  # the disk, or a listener: no fault of this run
             raise
         except Exception as error:
-            return self._store_failure(record, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            return self._store_failure(record, f"{type(error).__name__}: {one_line(error)}")
         if ended.status is Status.UNFINISHED:
             return ended
         store.finish(ended)
