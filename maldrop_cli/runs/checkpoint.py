@@ -1,4 +1,4 @@
-"""A run under way on disk: all that it takes to go on as if it had never stopped.
+"""A run under way on disk: all that is needed to resume it as if it had never stopped.
 
 A checkpoint is what ``torch.save`` writes, tensors, numbers and words alone, with a checksum behind it; so
 ``torch.load(FILE, weights_only=True)`` reads it as well. It appears in one piece, and is believed only if the checksum
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _TRAILER_BYTES = len(_MARK) + 64
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``device``: a torch device type, whose random streams other types can't go on with. ``environment``: as in the
+    """``device``: a torch device type, as other types can't continue its random streams. ``environment``: as in the
     run's record. ``training``: what :meth:`maldrop_cli.train.Training.state` gives."""
 
     config: RunConfig
@@ -51,7 +52,8 @@ class Checkpoint:
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Put it into ``path``, in one piece. OSError if the disk is full."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "schema": SCHEMA, **vars(checkpoint), "config": _plain(checkpoint.config)}, buffer)
+    config = json.loads(json.dumps(asdict(checkpoint.config)))  # plain words: pickle writes enums by their class
+    torch.save({"format": FORMAT, "schema": SCHEMA, **vars(checkpoint), "config": config}, buffer)
     with atomic_write(path) as file:
         file.write(buffer.getbuffer())
         file.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
@@ -77,7 +79,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def check_settings(path: Path, checkpoint: Checkpoint, config: RunConfig) -> None:
-    """UsageError, naming the first setting that differs, unless ``config`` goes on from ``checkpoint``. It may have
+    """UsageError, naming the first setting that differs, unless ``config`` can resume ``checkpoint``. It may have
     more epochs, but no fewer than are done."""
     there, here = checkpoint.config.flat_settings(), config.flat_settings()
     for name in dict.fromkeys([*here, *there]):
@@ -117,15 +119,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return "x".join(map(str, value))
     return "(none)" if value is None else str(value)
-
-
-def _plain(config: RunConfig) -> dict[str, Any]:
-    """As ``dataclasses.asdict``, with words in place of enums: pickle writes those by the name of their class."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(each) for key, each in value.items()}
-        return str(value) if isinstance(value, str) else value
-
-    settings: dict[str, Any] = plain(asdict(config))
-    return settings

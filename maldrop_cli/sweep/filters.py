@@ -1,6 +1,6 @@
 """Which stored runs, compared by what: the grammar of `--where`, `--by` and `--baseline`.
 
-SETTING=VALUE[,VALUE ...]    numbers as in axes.py, except that 0..1024 is all that lies in between;
+SETTING=VALUE[,VALUE ...]    numbers as in grammar.py, except that 0..1024 is all that lies in between;
                              names as they are; - for runs on which the setting has no effect
 """
 
