@@ -194,7 +194,7 @@ def timeit(
     present(shown, rows, output, raw)
     if plot is not None:
         from maldrop_cli.plots import save
-        from maldrop_cli.plots.ratios import ratios
+        from maldrop_cli.plots.timings import ratios
 
         save(ratios(rows, shown[0].title, describe_machine(machine)), plot)
 
@@ -268,6 +268,6 @@ def _present_scale(
     present([scale_table(rows, fits, words, other_work(load))], rows, output)
     if plot is not None:
         from maldrop_cli.plots import save
-        from maldrop_cli.plots.scale import scale
+        from maldrop_cli.plots.timings import scale
 
         save(scale(points, fits, axis, scale_title(axis), f"{words}; {describe_machine(machine)}"), plot)
