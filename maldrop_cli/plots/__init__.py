@@ -15,8 +15,7 @@ from maldrop_cli.render.tables import plural
 
 __all__ = ["KINDS", "draw", "save"]
 
-# By kind: arms that have a finished run, what to measure, and the setting along the x-axis in, a Figure out.
-KINDS: dict[PlotKind, Callable[[Sequence[Arm], Metric, str], Figure]] = {
+KINDS: dict[PlotKind, Callable[[Sequence[Arm], Metric, str], Figure]] = {  # finished arms, what to measure, x
     PlotKind.LEARNING: lambda arms, measured, x: learning(arms),
     PlotKind.METRIC: metric,
     PlotKind.TIME: lambda arms, measured, x: time(arms, measured),

@@ -57,8 +57,9 @@ def time(arms: Sequence[Arm], measured: Metric) -> Figure:
     if len(arms) > 1:
         axes.axvline(min(ends), color=style.GREY, linewidth=0.8, zorder=1)
         title = f"at {min(ends):.3g} s, where the first is done:"
-        reached = [float(np.interp(min(ends), *np.asarray(line.get_data(), float), left=np.nan)) for line in handles]
-        names = [f"{name}: {number(value, 2)}" for name, value in zip(names, reached, strict=True)]
+        for index, (at, line) in enumerate(zip(seconds, handles, strict=True)):
+            reached = np.interp(min(ends), at, np.asarray(line.get_ydata()), left=np.nan)
+            names[index] += f": {number(float(reached), 2)}"
     style.legend(figure, handles, names, title)
     return figure
 
