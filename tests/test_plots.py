@@ -264,6 +264,7 @@ def test_timeit_draws_its_ratios_and_its_scale(maldrop: Run) -> None:
 
 ALL: dict[str, Callable[[], Figure]] = {
     **{str(kind): partial(picture, BY_RHO, kind) for kind in PlotKind},
+    "many": partial(picture, MANY, PlotKind.LEARNING),
     "scale": scaled,
     "ratios": partial(ratio_plot, [*TIMES, NAIVE]),
 }
@@ -313,9 +314,8 @@ def test_the_legend_covers_no_data_and_nothing_leaves_the_picture(make: Callable
         assert not any(each.get_window_extent().overlaps(panel) for each in figure.legends)
         assert panel.height > (2 if figure.legends else 0.5) * figure.dpi  # and leaves room for it
     box = figure.get_tightbbox()
-    width, height = figure.get_size_inches()
-    assert 0 <= box.x0 < box.x1 <= width
-    assert 0 <= box.y0 < box.y1 <= height
+    assert 0 <= box.x0 < box.x1 <= figure.get_figwidth()
+    assert 0 <= box.y0 < box.y1 <= figure.get_figheight()
 
 
 def test_labels_say_what_varies_and_no_more() -> None:

@@ -108,7 +108,8 @@ def caption(figure: Figure, *texts: str) -> None:
 
 def legend(figure: Figure, handles: Sequence[Line2D], names: Sequence[str], title: str | None = None) -> None:
     """Below the panels, where it covers no data, in as many columns as fit; the figure grows by its rows."""
-    columns = max(1, min(len(names), int(13 * figure.get_figwidth() // (max(map(len, names)) + 7))))
+    characters = int(13 * figure.get_figwidth())
+    columns = max(1, min(len(names), characters // (max(map(len, names)) + 12)))  # 12 for the handle and the gaps
     figure.legend(handles, names, loc="outside lower center", ncols=columns, title=title, alignment="left")
     figure.set_figheight(figure.get_figheight() + TEXT_LINE * (-(-len(names) // columns) + (title is not None)))
 
