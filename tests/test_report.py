@@ -17,8 +17,7 @@ from maldrop_cli.analysis.settings import ARM_SETTINGS, order, varying
 from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector, UsageError
 from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.arms import id_columns, in_order, mixed_data, report_tables
-from maldrop_cli.render.latex import escape
-from maldrop_cli.render.tables import Column, Table, to_text
+from maldrop_cli.render.tables import Column, Table, latex, to_text
 from maldrop_cli.runs.store import Store
 from maldrop_cli.sweep.filters import parse_baseline, parse_by, parse_condition
 from maldrop_cli.sweep.grammar import Quantity, parse_spans
@@ -332,13 +331,13 @@ LATEX = r"""\begin{table}
 \caption{50 \% of R\&D}
 \begin{tabular}{lr}
 \toprule
-val\_loss & $\Delta$ top-1 \\
+ val\_loss   &     $\Delta$ top-1 \\
 \midrule
-a & $-$0.50 $\pm$1.00 \\
--{}-rho 1 & -- \\
+ a          & $-$0.50 $\pm$1.00 \\
+ -{}-rho 1    &           -- \\
 \bottomrule
 \end{tabular}
-\par\footnotesize Try: maldrop sweep -{}-schedule forward-smooth $<$ 2 $\times$ none
+\par\footnotesize Try: maldrop sweep -{}-schedule forward-smooth \ensuremath{<} 2 $\times$ none
 \end{table}"""
 
 
@@ -349,9 +348,22 @@ def test_latex_is_golden() -> None:
     assert to_text([table, table], "latex") == f"{LATEX}\n\n{LATEX}"
 
 
-def test_every_special_character_is_escaped() -> None:
-    assert escape(r"\#$^{}~|[1]") == (r"\textbackslash{}\#\$\textasciicircum{}\{\}\textasciitilde{}\textbar{}{[}1]")
-    assert escape("forward-smooth 1-2 -3 rho=-1") == "forward-smooth 1-2 $-$3 rho=$-$1"
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        (r"\#$^{}~|[1]", r"\textbackslash{}\#\$\^{}\{\}\textasciitilde{}\textbar{}{[}1]"),
+        ("--forward-smooth 1-2 -3 rho=-1 Δ-.5 –5", r"-{}-forward-smooth 1-2 $-$3 rho=$-$1 $\Delta$$-$.5 --5"),
+    ],
+)
+def test_special_characters_are_escaped_everywhere(text: str, escaped: str) -> None:
+    assert latex(text) == escaped
+    table = to_text([Table(text, [Column(text, [text])], [text])], "latex")
+    assert table.count(escaped) == 4  # title, heading, cell, note
+
+
+def test_latex_without_a_row_declares_its_columns() -> None:
+    table = to_text([Table("T", [Column("a", [], left=True), Column("b", [])])], "latex")
+    assert r"\begin{tabular}{lr}" in table
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -34,7 +34,3 @@ def order(value: object) -> tuple[int, float, str]:
     if isinstance(value, int | float):
         return 2, float(value), ""
     return 1, 0.0, str(value)
-
-
-def settings_of(config: RunConfig) -> dict[str, Any]:
-    return config.flat_settings()

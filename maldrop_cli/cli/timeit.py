@@ -72,8 +72,7 @@ def timeit(
     from maldrop_cli.machine import environment, use_machine
     from maldrop_cli.models import check_batches
     from maldrop_cli.plots import save
-    from maldrop_cli.plots.ratios import ratios
-    from maldrop_cli.plots.scale import scale
+    from maldrop_cli.plots.timings import ratios, scale
     from maldrop_cli.record import describe_machine
     from maldrop_cli.render import timings as render
     from maldrop_cli.render.progress import ProgressListener

@@ -1,4 +1,4 @@
-"""Plots: arms in, a matplotlib Figure out; one file a kind. Nothing trains here, and only `save` writes."""
+"""Plots: arms or timings in, a matplotlib Figure out. Nothing trains here, and only `save` writes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from matplotlib.figure import Figure
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.config import MaldropError, Metric, PlotKind
-from maldrop_cli.plots.files import save
-from maldrop_cli.plots.learning import learning
-from maldrop_cli.plots.masks import masks
-from maldrop_cli.plots.metric import metric
-from maldrop_cli.plots.style import remark, styled
-from maldrop_cli.plots.time import time
+from maldrop_cli.plots.runs import learning, masks, metric, time
+from maldrop_cli.plots.style import caption, save, styled
 from maldrop_cli.render.runs import name
 from maldrop_cli.render.tables import plural
 
 __all__ = ["KINDS", "draw", "save"]
 
-Kind = Callable[[Sequence[Arm], Metric, str], Figure]
-
-KINDS: dict[PlotKind, Kind] = {  # arms that have a finished run, what to measure, the setting along the x-axis
+KINDS: dict[PlotKind, Callable[[Sequence[Arm], Metric, str], Figure]] = {  # finished arms, what to measure, x
     PlotKind.LEARNING: lambda arms, measured, x: learning(arms),
     PlotKind.METRIC: metric,
     PlotKind.TIME: lambda arms, measured, x: time(arms, measured),
@@ -29,6 +23,7 @@ KINDS: dict[PlotKind, Kind] = {  # arms that have a finished run, what to measur
 }
 
 
+@styled()
 def draw(kind: PlotKind, arms: Sequence[Arm], measured: Metric = Metric.VAL_TOP1, x: str = "rho") -> Figure:
     """The plot of that kind. MaldropError where there is nothing to show, or more than one picture can."""
     finished = [arm for arm in arms if arm.done]
@@ -39,9 +34,7 @@ def draw(kind: PlotKind, arms: Sequence[Arm], measured: Metric = Metric.VAL_TOP1
             "nothing to plot in one picture: these runs saw different images; `maldrop report` says which, and "
             "--where dataset=NAME or --where data_digest=DIGEST picks one"
         )
-    without = [name(arm.config) for arm in arms if not arm.done]
-    with styled():
-        figure = KINDS[kind](finished, measured, x)
-        if without:
-            remark(figure, f"Left out, as none of their runs finished: {', '.join(without)}.")
-        return figure
+    figure = KINDS[kind](finished, measured, x)
+    if without := [name(arm.config) for arm in arms if not arm.done]:
+        caption(figure, f"Left out, as none of their runs finished: {', '.join(without)}.")
+    return figure

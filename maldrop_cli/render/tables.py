@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
-from tabulate import tabulate
+from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from maldrop_cli.analysis.stats import Interval
 from maldrop_cli.files import write_output
-from maldrop_cli.render.latex import table_environment
 
 
 @dataclass(frozen=True)
@@ -49,35 +49,51 @@ class Table:
 
 
 def to_text(tables: Sequence[Table], form: str) -> str:
-    """``plain``, ``markdown`` or ``latex`` text, no colour."""
+    """``plain``, ``markdown`` or ``latex`` text, no colour. The LaTeX needs ``\\usepackage{booktabs}`` and no more."""
+    return "\n\n".join(_table_text(table, form) for table in tables)
+
+
+def _table_text(table: Table, form: str) -> str:
+    rows = table.rows()
+    if form == "latex" and not rows:  # without a row, tabulate declares no columns, and LaTeX stops at the headings
+        rows = [[""] * len(table.columns)]
+    body = tabulate(
+        rows,
+        headers=[column.heading for column in table.columns],
+        tablefmt={"plain": "simple", "markdown": "pipe", "latex": "latex_booktabs"}[form],
+        disable_numparse=True,
+        colalign=["left" if column.left else "right" for column in table.columns] if rows else None,
+    )
     if form == "latex":
-        return "\n\n".join(
-            table_environment(
-                each.title,
-                [column.heading for column in each.columns],
-                [column.left for column in each.columns],
-                each.rows(),
-                each.notes,
-            )
-            for each in tables
-        )
-    style = "pipe" if form == "markdown" else "simple"
-    parts = []
-    for table in tables:
-        body = tabulate(
-            table.rows(),
-            headers=[column.heading for column in table.columns],
-            tablefmt=style,
-            disable_numparse=True,
-            colalign=["left" if column.left else "right" for column in table.columns] if table.rows() else None,
-        )
-        title = f"**{table.title}**" if form == "markdown" else table.title
-        parts.append("\n\n".join(part for part in (title, body, "\n".join(_listed(table.notes, form))) if part))
-    return "\n\n".join(parts)
+        opening = [r"\begin{table}", r"\centering", rf"\caption{{{latex(table.title)}}}"]
+        notes = [rf"\par\footnotesize {latex(note)}" for note in table.notes]
+        return "\n".join([*opening, _latex_signs(body), *notes, r"\end{table}"])
+    title = f"**{table.title}**" if form == "markdown" else table.title
+    notes = [f"- {note}" for note in table.notes] if form == "markdown" else list(table.notes)
+    return "\n\n".join(part for part in (title, body, "\n".join(notes)) if part)
 
 
-def _listed(notes: Sequence[str], form: str) -> list[str]:
-    return [f"- {note}" for note in notes] if form == "markdown" else list(notes)
+def latex(text: str) -> str:
+    """LaTeX that prints ``text``: flags keep both hyphens, numbers get a minus."""
+    return _latex_signs(text.translate(str.maketrans(LATEX_ESCAPE_RULES)))
+
+
+_SIGNS = str.maketrans(
+    {
+        "|": r"\textbar{}",
+        "[": "{[}",  # or it would be an argument of the line break before it
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "Δ": r"$\Delta$",
+        "–": "--",
+    }
+)
+
+
+def _latex_signs(escaped: str) -> str:
+    """The part of :func:`latex` that tabulate does not do itself."""
+    text = escaped.replace("--", "-{}-").translate(_SIGNS)
+    return re.sub(r"(?<![\w-])-(?=[\d.])", "$-$", text)
 
 
 def show(tables: Sequence[Table], form: str, console: Console) -> None:
