@@ -64,7 +64,7 @@ def losses_without(layer: LastLayer, drop: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def greedy(layer: LastLayer, rho: int, options: Options) -> Tensor:
-    """One neuron at a time: the one whose loss raises the loss most, exactly, given those already gone."""
+    """One neuron at a time: the one whose removal raises the loss most, exactly, given those already gone."""
     hidden_ND = layer.hidden_ND.clone()
     shape = (hidden_ND.shape[0], 0) if options.per_sample else (0,)
     drop = torch.empty(shape, dtype=torch.int64, device=hidden_ND.device)
