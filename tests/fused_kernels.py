@@ -224,7 +224,7 @@ def test_scores_that_want_a_gradient_are_eager() -> None:
     for name in ("heuristic", "single"):
         assert SCORES[name](inputs, Options(0.1, False)).requires_grad
         with torch.no_grad():
-            assert fused.applies(*inputs[:2], gradient=False)
+            assert fused.applies(*inputs[:2], differentiable=False)
 
 
 def test_what_no_kernel_takes_is_eager() -> None:

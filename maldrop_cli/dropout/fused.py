@@ -23,10 +23,10 @@ DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 MAX_WIDTH = 16_384  # of a ranking: a whole row of the hidden layer has to fit into the registers of a multiprocessor
 
 
-def applies(hidden_ND: Tensor, weight_CD: Tensor, gradient: bool = True) -> bool:
-    """Whether the kernels can take these tensors: enabled, on a device with Triton, of a dtype that they know; without
-    ``gradient``, for scores, nothing may be differentiated: selectors never ask for that."""
-    if not gradient and torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_CD.requires_grad):
+def applies(hidden_ND: Tensor, weight_CD: Tensor, *, differentiable: bool = True) -> bool:
+    """Whether a kernel can take these tensors: enabled, on a device with Triton, of a dtype that it knows; and, if the
+    kernel is not ``differentiable``, as those of scores, no gradient is wanted."""
+    if not differentiable and torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_CD.requires_grad):
         return False
     dtypes_fit = hidden_ND.dtype in DTYPES and weight_CD.dtype in DTYPES
     return ENABLED and dtypes_fit and hidden_ND.device == weight_CD.device and _run_on(hidden_ND.device)

@@ -60,7 +60,7 @@ def heuristic(layer: LastLayer, options: Options) -> Tensor:
     """
     (hidden_ND, weight_CD, _, labels_N), omega = layer, options.omega
     assert labels_N is not None
-    if not options.per_sample and fused.applies(hidden_ND, weight_CD, gradient=False):
+    if not options.per_sample and fused.applies(hidden_ND, weight_CD, differentiable=False):
         total_D = weight_CD.sum(0, dtype=torch.float32)
         return fused.linear_score(hidden_ND, weight_CD, labels_N, total_D, 1.0 + omega, omega)
     total_D = weight_CD.sum(0)
@@ -146,7 +146,7 @@ def single(layer: LastLayer, options: Options, logits_NC: Tensor | None = None) 
     assert labels_N is not None
     logits_NC = F.linear(hidden_ND, weight_CD, bias_C) if logits_NC is None else logits_NC
     logp_NC = F.log_softmax(logits_NC, dim=1)
-    if fused.applies(hidden_ND, weight_CD, gradient=False):
+    if fused.applies(hidden_ND, weight_CD, differentiable=False):
         return fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, options.per_sample)
     examples, width = hidden_ND.shape
     may_overflow = torch.compiler.is_compiling() or _may_overflow(hidden_ND, weight_CD)
@@ -199,7 +199,7 @@ def single_near(layer: LastLayer, logits_NC: Tensor, lower_D: Tensor, rho: int, 
     neurons is quick where ``hidden_ND`` is the transpose of a contiguous array.
     """
     hidden_ND, weight_CD, _, _ = layer
-    if fused.applies(hidden_ND, weight_CD, gradient=False):
+    if fused.applies(hidden_ND, weight_CD, differentiable=False):
         return single(layer, options, logits_NC)
     probability_NC, square_ND = logits_NC.softmax(1), hidden_ND.square()
     range_D = weight_CD.amax(0) - weight_CD.amin(0)

@@ -64,11 +64,11 @@ def single_kernel(
         logp = tl.load(logp_ptr + row * classes + k, mask=present, other=0.0)
         total += tl.exp(logp[:, None] - hidden * weight[None, :] - largest)
     right = _right_weight(weight_ptr, labels_ptr, n, d, here, examples, width, classes)
-    rise = tl.log(total) + largest + hidden * right
+    increase = tl.log(total) + largest + hidden * right
     if PER_SAMPLE:
-        tl.store(score_ptr + row[:, None] * width + d[None, :], rise, mask=here)
+        tl.store(score_ptr + row[:, None] * width + d[None, :], increase, mask=here)
     else:
-        summed = tl.sum(tl.where(here, rise, 0.0), 0)
+        summed = tl.sum(tl.where(here, increase, 0.0), 0)
         tl.store(score_ptr + tl.program_id(1).to(tl.int64) * width + d, summed, mask=inside)
 
 
