@@ -12,8 +12,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli import MalDropLinear
-from maldrop_cli.dropout import TargetedDropout, dispatch, fused, keep_mask
-from maldrop_cli.dropout.scores import SCORES, LastLayer, Options
+from maldrop_cli.dropout import TargetedDropout, fused, keep_mask
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, ranking
 from maldrop_cli.dropout.selectors import SELECTORS, mask_of
 
 DEVICE = torch.device("cpu" if fused.INTERPRETED else "cuda")
@@ -101,10 +101,10 @@ def test_a_mask_for_each_example_drops_the_scores_that_eager_code_drops(
         loose = 0.02 if selector == "gradient" and weight != torch.float32 else 1e-4  # the softmax is the weight's
         for rho in rhos(width)[:4]:
             drops_D = torch.zeros(width, dtype=torch.int64, device=DEVICE)
-            masked_ND = dispatch.drop_samples(inputs, selector, rho, Options(0.3), drops_D)
-            keep_ND = dispatch.sample_mask(inputs, selector, rho, Options(0.3))
-            assert masked_ND is not None
-            assert keep_ND is not None
+            ranked = ranking(inputs, selector, Options(0.3))
+            assert ranked is not None
+            masked_ND = fused.drop_highest(inputs.hidden_ND, ranked, rho, drops_D)
+            keep_ND = ~fused.highest_mask(inputs.hidden_ND, ranked, rho)
             assert masked_ND.dtype == hidden
             assert torch.equal(masked_ND, torch.where(keep_ND, inputs.hidden_ND, 0))
             assert torch.equal(drops_D, (~keep_ND).sum(0))
@@ -138,7 +138,7 @@ def test_scores_are_those_of_eager_code(size: tuple[int, int, int], hidden: torc
     hidden_ND, weight_CD, _, labels_N = inputs
     assert labels_N is not None
     close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "check_dtype": False}
-    mine_D = fused.linear_score(hidden_ND, weight_CD, labels_N, 0.3)
+    mine_D = fused.linear_score(hidden_ND, weight_CD, labels_N, weight_CD.sum(0, dtype=torch.float32), 1.3, 0.3)
     torch.testing.assert_close(mine_D, SCORES["heuristic"](exact(inputs), Options(0.3, False)), **close)
     for per_sample in (True, False):
         mine = fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, per_sample)
@@ -210,11 +210,12 @@ def test_a_label_that_is_no_class_reads_nothing() -> None:
     hidden_ND, weight_CD = inputs.hidden_ND, inputs.weight_CD
     logp_NC = torch.zeros(3, 2, device=DEVICE)
     right_free_D = -(0.5 * weight_CD.sum(0) * hidden_ND.sum(0))
-    torch.testing.assert_close(fused.linear_score(hidden_ND, weight_CD, labels_N, 0.5), right_free_D)
+    linear_D = fused.linear_score(hidden_ND, weight_CD, labels_N, weight_CD.sum(0), 1.5, 0.5)
+    torch.testing.assert_close(linear_D, right_free_D)
     assert fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, True).isfinite().all()
-    keep_ND = dispatch.sample_mask(inputs._replace(labels_N=labels_N), "heuristic", 4, Options())
-    assert keep_ND is not None
-    assert (~keep_ND).sum(1).tolist() == [4, 4, 4]
+    ranked = ranking(inputs._replace(labels_N=labels_N), "heuristic", Options())
+    assert ranked is not None
+    assert fused.highest_mask(hidden_ND, ranked, 4).sum(1).tolist() == [4, 4, 4]
 
 
 def test_scores_that_want_a_gradient_are_eager() -> None:
@@ -223,21 +224,19 @@ def test_scores_that_want_a_gradient_are_eager() -> None:
     for name in ("heuristic", "single"):
         assert SCORES[name](inputs, Options(0.1, False)).requires_grad
         with torch.no_grad():
-            assert fused.scores_apply(*inputs[:2])
+            assert fused.applies(*inputs[:2], differentiable=False)
 
 
 def test_what_no_kernel_takes_is_eager() -> None:
     inputs = layer(2, 6, 3)
-    drops_D = torch.zeros(6, dtype=torch.int64, device=DEVICE)
     for other, selector, options in (
         (exact(inputs), "heuristic", Options()),
         (inputs, "joint", Options()),
         (inputs, "heuristic", Options(per_sample=False)),
         (inputs, "heuristic", Options(area=2)),
-        (layer(1, fused.WIDEST + 1, 2), "heuristic", Options()),
+        (layer(1, fused.MAX_WIDTH + 1, 2), "heuristic", Options()),
     ):
-        assert dispatch.drop_samples(other, selector, 1, options, drops_D) is None
-    assert drops_D.sum() == 0
+        assert ranking(other, selector, options) is None
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by dynamo, of itself

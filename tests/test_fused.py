@@ -55,7 +55,7 @@ def test_kernels_compile_without_a_gpu(capability: int, tmp_path: Path, monkeypa
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from maldrop_cli.dropout.fused import highest, linear, single
+    from maldrop_cli.dropout.triton_kernels import LINEAR_TILE, SINGLE_TILE, drop_kernel, linear_kernel, single_kernel
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     integers, floats = ("labels_ptr", "drops_ptr"), ("right", "other")
@@ -78,11 +78,11 @@ def test_kernels_compile_without_a_gpu(capability: int, tmp_path: Path, monkeypa
         return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
 
     for built in (
-        compiled(highest._kernel, "bf16", 16, LINEAR=True, BLOCK=4096),
-        compiled(highest._kernel, "fp32", 32, LINEAR=False, BLOCK=fused.WIDEST, weight_ptr=None, labels_ptr=None),
-        compiled(linear._kernel, "bf16", 4, BLOCK_N=linear.BLOCK_N, BLOCK_D=linear.BLOCK_D),
-        compiled(single._kernel, "fp16", 4, PER_SAMPLE=True, BLOCK_N=single.BLOCK_N, BLOCK_D=single.BLOCK_D),
-        compiled(single._kernel, "fp32", 4, PER_SAMPLE=False, BLOCK_N=single.BLOCK_N, BLOCK_D=single.BLOCK_D),
+        compiled(drop_kernel, "bf16", 16, LINEAR=True, BLOCK=4096),
+        compiled(drop_kernel, "fp32", 32, LINEAR=False, BLOCK=fused.MAX_WIDTH, weight_ptr=None, labels_ptr=None),
+        compiled(linear_kernel, "bf16", 4, **LINEAR_TILE),
+        compiled(single_kernel, "fp16", 4, PER_SAMPLE=True, **SINGLE_TILE),
+        compiled(single_kernel, "fp32", 4, PER_SAMPLE=False, **SINGLE_TILE),
     ):
         assert f".target sm_{capability}" in built.asm["ptx"]
         assert built.asm["cubin"]

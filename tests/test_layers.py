@@ -19,10 +19,12 @@ def pass_rates(layer: DropoutLinear) -> Tensor:
     return layer.regulariser.pass_rates()
 
 
-def batch(device: torch.device | str = "cpu", seed: int = 0, examples: int = N) -> tuple[Tensor, Tensor]:
+def batch(
+    device: torch.device | str = "cpu", seed: int = 0, examples: int = N, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(examples, D, generator=generator).relu()
-    return hidden.to(device), torch.randint(0, C, (examples,), generator=generator).to(device)
+    return hidden.to(device, dtype), torch.randint(0, C, (examples,), generator=generator).to(device)
 
 
 @pytest.mark.parametrize("granularity", ["batch", "sample"])
@@ -52,36 +54,36 @@ def test_training_is_the_masked_linear_layer_with_its_gradients(
         torch.testing.assert_close(mine.grad, theirs.grad)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("granularity", ["batch", "sample"])
-def test_test_time_scales_by_the_pass_rate(granularity: str, device: torch.device) -> None:
-    layer = MalDropLinear(D, C, rho=RHO, granularity=granularity).to(device)
+def test_test_time_scales_by_the_pass_rate(granularity: str, dtype: torch.dtype, device: torch.device) -> None:
+    layer = MalDropLinear(D, C, rho=RHO, granularity=granularity).to(device, dtype)
     drops = torch.zeros(D, dtype=torch.float64, device=device)
     total = 0
     for seed, examples in enumerate((6, 6, 1)):  # the last batch is smaller: examples count, not batches
-        hidden, labels = batch(device, seed, examples)
+        hidden, labels = batch(device, seed, examples, dtype)
         drops += (~keep_mask(hidden, layer.weight, labels, RHO, granularity=granularity)).sum(0)
         layer(hidden, labels)
         total += examples
     layer.eval()
-    hidden, _ = batch(device, 9)
-    scaled = hidden * (1 - drops / total).float()
-    torch.testing.assert_close(layer(hidden), linear(scaled, layer.weight, layer.bias))
-    torch.testing.assert_close(layer(hidden), layer(hidden))
+    hidden, _ = batch(device, 9, dtype=dtype)
+    scaled = hidden * (1 - drops / total).to(dtype)
+    close = 1e-14 if dtype == torch.float64 else 1e-5  # the rates are as precise as the weight
+    torch.testing.assert_close(layer(hidden), linear(scaled, layer.weight, layer.bias), rtol=close, atol=close)
     assert isinstance(layer.regulariser, TargetedDropout)
     assert int(layer.regulariser.examples) == total  # evaluation does not count
     assert layer.regulariser.drop_totals() == (RHO * total, D * total)
 
 
-def test_before_any_training_everything_passes() -> None:
-    layer = MalDropLinear(D, C, rho=RHO).eval()
-    hidden, _ = batch()
-    torch.testing.assert_close(layer(hidden), linear(hidden, layer.weight, layer.bias))
-
-
-def test_rho_zero_is_a_linear_layer_and_counts_its_batches() -> None:
+def test_without_dropout_and_with_rho_zero_it_is_a_linear_layer_that_counts_its_batches() -> None:
     layer = MalDropLinear(D, C, rho=0)
     hidden, labels = batch()
-    torch.testing.assert_close(layer(hidden, labels), linear(hidden, layer.weight, layer.bias))
+    plain = linear(hidden, layer.weight, layer.bias)
+    assert torch.equal(layer.eval()(hidden), plain)  # before any training everything passes
+    assert torch.equal(layer.train()(hidden, labels), plain)
+    none = DropoutLinear(D, C, regulariser=Regulariser())
+    assert torch.equal(none(hidden, labels), linear(hidden, none.weight, none.bias))
+    assert none.regulariser.drop_totals() == (0, 0)
     layer.rho = D
     torch.testing.assert_close(layer(hidden, labels), layer.bias.expand(N, C))
     torch.testing.assert_close(pass_rates(layer), torch.full((D,), 0.5))
@@ -96,48 +98,15 @@ def test_labels_are_required_while_training_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"rho": D + 1},
-        {"rho": -1},
-        {"rho": 1, "selector": "best"},
-        {"rho": 1, "granularity": "x"},
-        {"rho": 1, "omega": "y"},
-    ],
+    "wrong", [{"rho": D + 1}, {"rho": -1}, {"selector": "x"}, {"granularity": "x"}, {"omega": "x"}]
 )
 def test_wrong_settings_are_value_errors(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"rho|selector|granularity|omega"):
-        MalDropLinear(D, C, **wrong)  # type: ignore[arg-type]
-
-
-def test_a_rho_set_too_high_later_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"-1|21|'x'"):
+        MalDropLinear(D, C, **({"rho": 1} | wrong))  # type: ignore[arg-type]
     layer = MalDropLinear(D, C, rho=1)
     with pytest.raises(ValueError, match="must be from 0 to 20"):
         layer.rho = 21
     assert layer.rho == 1
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_state_dict_round_trip(bias: bool) -> None:
-    layer = MalDropLinear(D, C, bias, rho=RHO, granularity="sample")
-    layer(*batch())
-    other = MalDropLinear(D, C, bias, rho=RHO, granularity="sample")
-    other.load_state_dict(layer.state_dict())
-    hidden, _ = batch(seed=4)
-    assert torch.equal(layer.eval()(hidden), other.eval()(hidden))
-
-
-@pytest.mark.parametrize("granularity", ["batch", "sample"])
-def test_bf16_autocast(granularity: str, device: torch.device) -> None:
-    layer = MalDropLinear(D, C, rho=RHO, granularity=granularity).to(device)
-    hidden, labels = batch(device)
-    for inputs in (hidden, hidden.bfloat16()):
-        with torch.autocast(device.type, torch.bfloat16):
-            logits = layer(inputs, labels)
-            loss = cross_entropy(logits, labels)
-        loss.backward()
-        assert logits.dtype == torch.bfloat16
-        assert layer.regulariser.drop_totals()[0] % RHO == 0
 
 
 def test_it_can_be_pickled_and_copied() -> None:
@@ -163,17 +132,6 @@ def test_a_call_that_raises_counts_nothing(granularity: str) -> None:
     assert layer.regulariser.drop_totals() == (0, 0)
 
 
-def test_test_scaling_has_the_precision_of_the_weight() -> None:
-    layer = MalDropLinear(D, C, rho=RHO).double()
-    hidden, labels = (batch()[0].double(), batch()[1])
-    for seed in range(3):
-        layer(batch(seed=seed)[0].double(), labels)
-    layer.eval()
-    assert isinstance(layer.regulariser, TargetedDropout)
-    rates = 1 - layer.regulariser.drops.double() / (3 * N)
-    torch.testing.assert_close(layer(hidden), linear(hidden * rates, layer.weight, layer.bias), rtol=1e-14, atol=1e-14)
-
-
 def test_autocast_does_not_blur_the_scores() -> None:
     """The mask under bf16 autocast is that of the float32 scores."""
     layer = MalDropLinear(D, C, rho=RHO)
@@ -195,14 +153,6 @@ def test_it_is_a_drop_in_for_linear() -> None:
     assert dict(ours.named_parameters()).keys() == dict(theirs.named_parameters()).keys()
     assert torch.equal(ours.weight, theirs.weight)
     assert isinstance(ours, nn.Linear)
-
-
-def test_no_dropout_is_a_linear_layer() -> None:
-    layer = DropoutLinear(D, C, regulariser=Regulariser())
-    hidden, labels = batch()
-    assert torch.equal(layer(hidden, labels), linear(hidden, layer.weight, layer.bias))
-    assert torch.equal(layer(hidden), layer.eval()(hidden))
-    assert layer.regulariser.drop_totals() == (0, 0)
 
 
 def test_vanilla_is_nn_dropout_itself() -> None:

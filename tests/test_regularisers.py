@@ -21,8 +21,8 @@ from maldrop_cli.dropout import (
     TargetedDropout,
     VanillaDropout,
 )
-from maldrop_cli.dropout.regularisers import stop_probability, weight_scores
-from maldrop_cli.dropout.scores import SCORES, LastLayer, Options
+from maldrop_cli.dropout.regularisers import stop_probability
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, weight_scores
 
 N, CHANNELS, AREA, C = 7, 6, 4, 5
 D = CHANNELS * AREA
@@ -39,9 +39,6 @@ def layer_with(regulariser: Regulariser, inputs: LastLayer) -> DropoutLinear:
     layer = DropoutLinear(D, C, bias=False, regulariser=regulariser).double()
     layer.weight = nn.Parameter(inputs.weight_CD)
     return layer
-
-
-# --- spatial ----------------------------------------------------------------------------------------------------------
 
 
 def test_spatial_is_dropout_of_whole_maps() -> None:
@@ -86,9 +83,6 @@ def test_channels_that_cannot_be() -> None:
         TargetedDropout(D, C, rho=1, channels=CHANNELS, selector="joint")
     with pytest.raises(ValueError, match="rho is 7"):
         TargetedDropout(D, C, rho=7, channels=CHANNELS)
-
-
-# --- weights ----------------------------------------------------------------------------------------------------------
 
 
 def test_dropconnect_drops_weights_and_scales_up_the_rest() -> None:
@@ -143,9 +137,6 @@ def test_maldropconnect_drops_exactly_rho_weights_and_scales_them_at_test_time()
         regulariser(inputs._replace(labels_N=None))
 
 
-# --- nested -----------------------------------------------------------------------------------------------------------
-
-
 @given(st.integers(1, 5000), st.floats(0, 1))
 def test_the_geometric_prior_drops_a_share_p_in_the_mean(width: int, p: float) -> None:
     stop = stop_probability(width, p)
@@ -190,9 +181,6 @@ def test_nested_at_the_ends(p: float, kept: int) -> None:
         NestedDropout(D, p=1.5)
 
 
-# --- test scaling -----------------------------------------------------------------------------------------------------
-
-
 def test_pass_rates() -> None:
     made = {name: TargetedDropout(D, C, rho=3, pass_rate=name) for name in ("cumulative", "epoch", "none")}
     inputs = [batch(seed)._replace(weight_CD=batch().weight_CD) for seed in (0, 1)]
@@ -211,9 +199,6 @@ def test_pass_rates() -> None:
         torch.testing.assert_close(made[name](inputs[0])[1], weight * rates)
     with pytest.raises(ValueError, match="no pass rate is called"):
         TargetedDropout(D, C, rho=3, pass_rate="always")
-
-
-# --- one after the other ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("granularity", ["batch", "sample"])
@@ -237,7 +222,7 @@ def test_compositions_are_one_layer_after_the_other(vanilla_first: bool, granula
         keep[:, drop] = 0.0
     torch.testing.assert_close(linear(hidden, weight), linear(thinned * keep, inputs.weight_CD))
     already_zero = (inputs.hidden_ND != 0) & (thinned == 0) if vanilla_first else torch.zeros(N, D, dtype=torch.bool)
-    assert torch.equal(maldrop.drops, ((keep == 0) & ~already_zero).sum(0))  # a already_zero neuron can't be dropped
+    assert torch.equal(maldrop.drops, ((keep == 0) & ~already_zero).sum(0))  # what was already zero can't be dropped
     assert torch.equal(maldrop.already_zero, already_zero.sum(0))
 
     active = inputs.hidden_ND[0] != 0
@@ -278,9 +263,9 @@ def test_a_composition_passes_on_rho_and_epochs() -> None:
     assert int(maldrop.examples) == 0
 
 
-def test_footnote_4_a_culled_neuron_is_dropped_again_only_where_nothing_better_is_left() -> None:
-    """Sample masks, one class against the other: neurons that vanilla dropout has already_zero score 0."""
-    hidden = torch.tensor([[1.0, 2.0, 3.0, 0.0]])  # the last is already_zero
+def test_footnote_4_an_already_zero_neuron_is_dropped_again_only_where_nothing_better_is_left() -> None:
+    """Sample masks, one class against the other: neurons that vanilla dropout has set to 0 score 0."""
+    hidden = torch.tensor([[1.0, 2.0, 3.0, 0.0]])  # the last is already zero
     weight: Tensor = torch.tensor([[1.0, -1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     for rho, dropped in ((1, {2}), (2, {0, 2}), (3, {0, 2, 3})):
         regulariser = TargetedDropout(4, 2, rho=rho, granularity="sample", omega=0.0)

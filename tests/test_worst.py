@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli.dropout import keep_mask, scores, worst, worst_set
-from maldrop_cli.dropout.scores import LastLayer, Options, gradient, single, single_near
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, gradient, single, single_near
 
 ROWS = 4  # examples in each small problem
 
@@ -92,7 +92,8 @@ def test_the_loss_never_falls_with_more_iterations(per_sample: bool) -> None:
         layer = LastLayer(hidden, weight, bias, labels)
         before = None
         for iterations in range(6):
-            _, loss_N, rounds = worst.ascend(layer, rho, Options(0.1, per_sample, iterations=iterations))
+            drop, rounds = worst.ascend(layer, rho, Options(0.1, per_sample, iterations=iterations))
+            loss_N, _ = worst.losses_without(layer, drop)
             assert rounds <= iterations
             now = loss_N if per_sample else loss_N.sum()
             assert before is None or (now >= before).all()
@@ -102,7 +103,7 @@ def test_the_loss_never_falls_with_more_iterations(per_sample: bool) -> None:
 def literal_ascent(
     start: Tensor, problem: tuple[Tensor, Tensor, Tensor, Tensor, int], rows: list[int], iterations: int
 ) -> float:
-    """Loop by loop: the summed loss of ``rows`` after climbing from the top rho of ``start``."""
+    """Loop by loop: the summed loss of ``rows`` after an ascent from the top rho of ``start``."""
     hidden, weight, bias, labels, rho = problem
     width = hidden.shape[1]
     score, best = [float(value) for value in start], -torch.inf
@@ -148,9 +149,7 @@ def test_joint_is_the_best_of_literal_ascents_for_each_example(iterations: int) 
 
 @pytest.mark.parametrize("iterations", [0, 1, 10])
 def test_joint_is_the_best_of_literal_ascents_for_a_batch(iterations: int) -> None:
-    """No start is left out, and the worst few are climbed from."""
-    from maldrop_cli.dropout.scores import SCORES
-
+    """No start is left out, and the worst few are improved."""
     rows = list(range(ROWS))
     for number in range(0, 60, 3):
         problem_ = problem(number)
@@ -160,9 +159,9 @@ def test_joint_is_the_best_of_literal_ascents_for_a_batch(iterations: int) -> No
         starts = [SCORES[name](layer, options) for name in ("gradient", "heuristic", "single")]
         starts += [towards(problem_, rows, identity[k].expand(ROWS, -1)) for k in range(len(weight))]
         begin = sorted((literal_ascent(start, problem_, rows, 0), index) for index, start in enumerate(starts))[::-1]
-        climbed = [literal_ascent(starts[index], problem_, rows, iterations) for _, index in begin[: worst.MAX_CLIMBS]]
+        ends = [literal_ascent(starts[index], problem_, rows, iterations) for _, index in begin[: worst.MAX_ASCENTS]]
         found = worst_set(hidden, weight, labels, rho, bias_C=bias, granularity="batch", iterations=iterations)
-        assert float(found.loss_N.sum()) == pytest.approx(max(climbed), abs=1e-9), number
+        assert float(found.loss_N.sum()) == pytest.approx(max(ends), abs=1e-9), number
         alone = worst_set(
             hidden, weight, labels, rho, bias_C=bias, granularity="batch", iterations=iterations, vertices=0
         )
@@ -176,7 +175,7 @@ def test_with_fewer_starts_than_classes_those_of_highest_ceiling_are_taken() -> 
     layer = LastLayer(hidden, weight, bias, labels)
     assert len(weight) > 3
     _, *starts = worst._sample_starts(layer, rho, Options(vertices=2))
-    expected = worst._class_ceilings(layer, rho).scatter(1, labels.unsqueeze(1), -torch.inf).topk(2, dim=1).indices
+    expected = worst.class_ceilings(layer, rho).scatter(1, labels.unsqueeze(1), -torch.inf).topk(2, dim=1).indices
     for rank, start in enumerate(starts):
         vertices = torch.nn.functional.one_hot(expected[:, rank], len(weight)).double()
         rows = [towards(problem(11), [n], vertices) for n in range(ROWS)]
@@ -234,31 +233,25 @@ def test_the_bounds_of_single_near_leave_few_undecided(monkeypatch: pytest.Monke
     layer, options = LastLayer(hidden, weight, None, labels), Options(per_sample=False)
     worked_out = []
 
-    def spy(part: LastLayer, logits: Tensor, options: Options) -> Tensor:
+    def spy(part: LastLayer, options: Options, logits: Tensor) -> Tensor:
         worked_out.append(part.hidden_ND.shape[1])
-        return literal(part, logits, options)
+        return single(part, options, logits)
 
-    literal = scores._single
-    monkeypatch.setattr(scores, "_single", spy)
+    monkeypatch.setattr(scores, "single", spy)
     single_near(layer, linear(hidden, weight), gradient(layer, options), 64, options)
     assert worked_out[0] < 102
 
 
-def test_nothing_to_choose() -> None:
+def test_nothing_to_choose_and_nothing_to_drop_from() -> None:
+    for granularity in ("batch", "sample"):
+        empty = torch.zeros(0, 5), torch.zeros(3, 5), torch.zeros(0, dtype=torch.int64)
+        assert worst_set(*empty, 2, granularity=granularity).keep_ND.shape == (0, 5)
     for number in range(6):
         hidden, weight, bias, labels, _ = problem(number)
         for rho in (0, hidden.shape[1]):
             found = worst_set(hidden, weight, labels, rho, bias_C=bias, granularity="batch")
             assert ((~found.keep_ND).sum(1) == rho).all()
             assert found.iterations == 0
-
-
-def test_nothing_to_drop_from() -> None:
-    for granularity in ("batch", "sample"):
-        found = worst_set(
-            torch.zeros(0, 5), torch.zeros(3, 5), torch.zeros(0, dtype=torch.int64), 2, granularity=granularity
-        )
-        assert found.keep_ND.shape == (0, 5)
 
 
 def test_greedy_is_a_loop_of_forward_passes() -> None:
@@ -279,28 +272,6 @@ def test_greedy_is_a_loop_of_forward_passes() -> None:
                     keep[:, max(tried, key=tried.__getitem__)] = 0
                 mine = loss(hidden[row], weight, bias, labels[row], mask[row]).sum()
                 torch.testing.assert_close(mine, loss(hidden[row], weight, bias, labels[row], keep).sum())
-
-
-def test_gradient_is_minus_hidden_times_its_gradient() -> None:
-    from maldrop_cli.dropout.scores import SCORES
-
-    hidden, weight, bias, labels, _ = problem(5)
-    hidden.requires_grad_()
-    cross_entropy(linear(hidden, weight, bias), labels, reduction="sum").backward()
-    assert hidden.grad is not None
-    expected = -hidden.detach() * hidden.grad
-    layer = LastLayer(hidden.detach(), weight, bias, labels)
-    torch.testing.assert_close(SCORES["gradient"](layer, Options(0.0, True)), expected)
-
-
-def test_the_controls() -> None:
-    from maldrop_cli.dropout.scores import SCORES
-
-    hidden, weight, bias, labels, _ = problem(4)
-    layer = LastLayer(hidden, weight, bias, labels)
-    torch.testing.assert_close(SCORES["magnitude"](layer, Options(0.0, True)), hidden.abs())
-    least, most = (SCORES[name](layer, Options(0.3, True)) for name in ("least-useful", "heuristic"))
-    torch.testing.assert_close(least, -most)
 
 
 def test_exhaustive_refuses_naming_the_count() -> None:

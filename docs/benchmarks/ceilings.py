@@ -8,7 +8,7 @@ masking and counting take, at N = 128, D = 4,096, C = 10, rho = 256, without gra
 
 Least bytes: hidden (4 N D) and weight (4 C D) are read once, and what is masked is written once: the weight, with one
 mask a batch, else hidden; both are in the cache, as they are after a forward pass. Least flops: `needs`. An exponential
-and a logarithm count alike. `joint`: its starts alone, as how far it climbs depends on what it finds.
+and a logarithm count alike. `joint`: its starts alone, as how far it ascends depends on what it finds.
 """
 
 import argparse

@@ -24,7 +24,7 @@ from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.scores import LastLayer
-from maldrop_cli.dropout.worst import MAX_CLIMBS
+from maldrop_cli.dropout.worst import MAX_ASCENTS
 from maldrop_cli.machine import environment
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
@@ -55,12 +55,12 @@ def heuristic(share_NDC: Tensor, layer: LastLayer) -> Tensor:
     return right_ND - (share_NDC.sum(2) - right_ND) / (share_NDC.shape[1] - 1)
 
 
-def against(share_NDC: Tensor, layer: LastLayer, probability_NC: Tensor) -> Tensor:
+def target_scores(share_NDC: Tensor, layer: LastLayer, probability_NC: Tensor) -> Tensor:
     return right(share_NDC, layer) - (share_NDC * probability_NC[:, None]).sum(2)
 
 
 def gradient(share_NDC: Tensor, layer: LastLayer) -> Tensor:
-    return against(share_NDC, layer, logits(layer).softmax(1))
+    return target_scores(share_NDC, layer, logits(layer).softmax(1))
 
 
 def single(share_NDC: Tensor, layer: LastLayer) -> Tensor:
@@ -101,12 +101,12 @@ class Dense(Regulariser):
         """The worst end of all ascents, see maldrop_cli/dropout/worst.py; for a batch, of those from the worst two."""
         starts = self._starts(share_NDC, layer)
         if not self.per_sample:
-            starts = sorted(starts, key=lambda mask: self._loss(mask, layer)[0].item(), reverse=True)[:MAX_CLIMBS]
+            starts = sorted(starts, key=lambda mask: self._loss(mask, layer)[0].item(), reverse=True)[:MAX_ASCENTS]
         worst = starts[0]
         for best in starts:
             loss, probability_NC = self._loss(best, layer)
             for _ in range(BASE.joint_iterations):
-                found = self._without_top(against(share_NDC, layer, probability_NC))
+                found = self._without_top(target_scores(share_NDC, layer, probability_NC))
                 found_loss, probability_NC = self._loss(found, layer)
                 if not (found_loss > loss).any():
                     break
@@ -124,7 +124,7 @@ class Dense(Regulariser):
             scores += [heuristic(share_NDC, layer), single(share_NDC, layer)]
         for shift in range(self.per_sample, classes):  # of an image, no start for its own class
             vertex_N = layer.labels_N * self.per_sample + shift
-            scores.append(against(share_NDC, layer, F.one_hot(vertex_N % classes, classes).to(share_NDC.dtype)))
+            scores.append(target_scores(share_NDC, layer, F.one_hot(vertex_N % classes, classes).to(share_NDC.dtype)))
         return [self._without_top(score_ND) for score_ND in scores]
 
     def _loss(self, mask: Tensor, layer: LastLayer) -> tuple[Tensor, Tensor]:

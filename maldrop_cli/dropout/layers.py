@@ -1,9 +1,5 @@
 """The last affine layer with a regulariser in front: the place where every dropout variant acts."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,9 +29,7 @@ class MalDropLinear(DropoutLinear):
     Args:
         in_features, out_features, bias: as in ``nn.Linear``.
         rho: neurons to drop, 0 to ``in_features``.
-        omega: weight of the wrong classes; None is the paper's 1/(D-1), ``"classes"`` is 1/(C-1), or a number.
-        selector: ``"heuristic"``, ``"gradient"``, ``"joint"``, ...: as in :func:`maldrop_cli.dropout.keep_mask`.
-        granularity: ``"batch"``, one mask for the batch, or ``"sample"``, one for each example.
+        omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
 
     Raises:
         ValueError: an unknown name, rho out of range; on a call in training mode, labels missing.
@@ -56,13 +50,9 @@ class MalDropLinear(DropoutLinear):
         selector: str = "heuristic",
         granularity: str = "batch",
     ) -> None:
-        chosen: dict[str, Any] = {
-            "rho": rho,
-            "omega": omega,
-            "selector": selector,
-            "granularity": granularity,
-        }
-        regulariser = TargetedDropout(in_features, out_features, **chosen)
+        regulariser = TargetedDropout(
+            in_features, out_features, rho=rho, omega=omega, selector=selector, granularity=granularity
+        )
         super().__init__(in_features, out_features, bias, regulariser=regulariser)
 
     @property

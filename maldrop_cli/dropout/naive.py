@@ -1,4 +1,4 @@
-"""The forms that the paper calls too slow, letter by letter: twins of the fast ones, to test against and to time."""
+"""The literal forms that the paper calls too slow: twins of the fast ones, to test and to time them."""
 
 import torch
 import torch.nn.functional as F

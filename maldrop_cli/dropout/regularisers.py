@@ -1,15 +1,13 @@
 """Every dropout variant, as what it does to the last affine layer.
 
-The seam: a regulariser maps what enters the layer to the ``(hidden_ND, weight_CD)`` that ``F.linear`` then uses.
-Dropping a neuron in the whole batch and zeroing its column of the weight give the same logits and gradients, and the
-weight is usually the smaller array, so batch masks and test scaling act on it.
+A regulariser maps what enters the layer to the ``(hidden_ND, weight_CD)`` that ``F.linear`` then uses. To zero a
+neuron's column of the weight drops it in the whole batch, with the same logits and gradients, and the weight is usually
+the smaller array: batch masks and test scaling act on it.
 
-Two families. *Inverted* dropout (vanilla, spatial, DropConnect) drops with probability p and scales up what is left, so
-that nothing is to be done at test time. *Counted* dropout (MalDrop and its relatives) does not scale in training, but
-counts how often each neuron passes, and scales by that rate at test time (section 4.2).
+*Inverted* dropout (vanilla, spatial, DropConnect) drops with probability p and scales up what is left, so that nothing
+is to be done at test time. *Counted* dropout (MalDrop and its relatives) does not scale in training, but counts how
+often each neuron passes, and scales by that rate at test time (section 4.2).
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -18,17 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maldrop_cli.dropout.dispatch import drop_samples
-from maldrop_cli.dropout.scores import LastLayer, Options, omega_value, summed_by_class
-from maldrop_cli.dropout.selectors import (
-    GRANULARITIES,
-    NEEDS_LABELS,
-    SELECTORS,
-    check_choice,
-    check_layer,
-    check_rho,
-    selected_mask,
-)
+from maldrop_cli.dropout import fused
+from maldrop_cli.dropout.scores import LastLayer, Options, omega_value, ranking, weight_scores
+from maldrop_cli.dropout.selectors import NEEDS_LABELS, SELECTORS, check_choice, check_layer, check_rho, selected_mask
 
 PASS_RATES = ("cumulative", "epoch", "none")
 
@@ -36,38 +26,42 @@ PASS_RATES = ("cumulative", "epoch", "none")
 class Regulariser(nn.Module):
     """No dropout, and the base of the others: passes hidden and weight through.
 
-    ``units``: how many neurons, channels or weights there are to drop, and ``rho``: how many of them in the next
-    training batch, where that applies.
+    ``rho``: how many of ``units`` neurons, channels or weights the next training batch drops; may be set before any
+    batch. Where there is nothing to set, both are 0.
     """
 
     units: int = 0
+    unit: str = "neuron"
+    # The length of an empty tensor: torch.compile makes code anew for every value of a number that a module holds, but
+    # not for every length of a tensor (0 and 1 apart, which are special to it).
+    _rho_as_length = torch.empty(0, dtype=torch.bool)
 
     @property
     def rho(self) -> int:
-        return 0
+        return self._rho_as_length.shape[0]
 
     @rho.setter
     def rho(self, rho: int) -> None:
-        pass
+        if self.units:
+            self._rho_as_length = torch.empty(check_rho(rho, self.units, self.unit), dtype=torch.bool)
+            # as torch._dynamo.maybe_mark_dynamic does, which takes a second to load: the length will change
+            vars(self._rho_as_length).update(_dynamo_weak_dynamic_indices={0}, _has_dynamo_dim_marking=True)
 
     def forward(self, layer: LastLayer) -> tuple[Tensor, Tensor]:
-        """The hidden_ND and weight_CD to multiply. Subclasses draw on ``self.training`` as ``nn.Dropout`` does."""
+        """The hidden_ND and weight_CD to multiply. Subclasses use ``self.training`` as ``nn.Dropout`` does."""
         return layer.hidden_ND, layer.weight_CD
 
     def begin_epoch(self) -> None:
-        """Told before each epoch of training."""
+        """Called before each epoch of training."""
 
     def drop_totals(self) -> tuple[int, int]:
         """(dropped, offered): units counted one by one over the training examples so far."""
         return 0, 0
 
 
-# --- inverted: scaled up in training ---------------------------------------------------------------------------------
-
-
 class Observed(Regulariser):
-    """Keeps no mask of every example. To report the realised rate without slowing training, the first example of every
-    batch is looked at: of its neurons that were not 0, how many are 0 now."""
+    """Reports the realised rate without slowing training, from the first example of every batch: of the neurons that
+    were not 0, how many are 0 now."""
 
     dropped: Tensor
     offered: Tensor
@@ -88,7 +82,7 @@ class Observed(Regulariser):
 
 
 class InvertedDropout(Observed):
-    """Drops with probability ``p`` and scales the rest by 1/(1-p) in training, by one of torch's own modules."""
+    """Drops and scales up the rest in training, by one of torch's own modules."""
 
     def __init__(self, dropout: nn.Module) -> None:
         super().__init__()
@@ -100,8 +94,8 @@ class InvertedDropout(Observed):
             self._observe(layer.hidden_ND[:1], hidden_ND[:1])
         return hidden_ND, layer.weight_CD
 
-    def drop(self, hidden_ND: Tensor) -> Tensor:
-        dropped: Tensor = self.dropout(hidden_ND)
+    def drop(self, tensor: Tensor) -> Tensor:
+        dropped: Tensor = self.dropout(tensor)
         return dropped
 
 
@@ -122,9 +116,8 @@ class SpatialDropout(InvertedDropout):
         super().__init__(nn.Dropout1d(p))
         self.channels = channels
 
-    def drop(self, hidden_ND: Tensor) -> Tensor:
-        dropped: Tensor = self.dropout(hidden_ND.unflatten(1, (self.channels, -1)))
-        return dropped.flatten(1)
+    def drop(self, tensor: Tensor) -> Tensor:
+        return super().drop(tensor.unflatten(1, (self.channels, -1))).flatten(1)
 
 
 class DropConnect(InvertedDropout):
@@ -143,9 +136,6 @@ class DropConnect(InvertedDropout):
         return layer.hidden_ND, weight_CD
 
 
-# --- counted: scaled by the pass rate at test time -------------------------------------------------------------------
-
-
 class CountedDropout(Regulariser):
     """Drops in training without scaling, and counts; at test time each unit is scaled by its pass rate (section 4.2).
 
@@ -153,10 +143,9 @@ class CountedDropout(Regulariser):
         shape: of what is counted: (D,) neurons or (C, D) weights.
         pass_rate: ``cumulative``, over all training; ``epoch``, since :meth:`begin_epoch`; ``none``, no scaling.
 
-    ``drops``, how many examples each neuron or weight was dropped for, ``examples``, and ``already_zero``, in how many
-    of them another dropout had set it to 0 before, so that it could not be dropped, are buffers: they move, save and
-    load with the module. Each forward pass in training mode counts: under activation checkpointing twice, and with
-    several processes on each for itself. A subclass gives :meth:`drop`.
+    Buffers, saved with the module: ``drops``, how many examples each unit was dropped for; ``examples``;
+    ``already_zero``, in how many of them another dropout had set it to 0 before. Each forward pass in training mode
+    counts: under activation checkpointing twice, and of several processes each for itself.
     """
 
     drops: Tensor
@@ -173,16 +162,14 @@ class CountedDropout(Regulariser):
         self.register_buffer("already_zero", torch.zeros(*shape, dtype=torch.int64))
 
     def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The hidden_ND and weight_CD of a training batch; adds to ``drops`` how many examples each was dropped for,
-        but for those in which it was already_zero before."""
+        """The hidden_ND and weight_CD of a training batch; adds to ``drops``, but not where ``zero_ND``."""
         raise NotImplementedError
 
     def pass_rates(self, dtype: torch.dtype | None = None) -> Tensor:
-        """p^Pass of section 4.2: for each neuron or weight the share of training examples that it passed, of those in
-        which it was there to be dropped; 1 before training. Shaped like ``drops``."""
-        return 1.0 - self.drops.to(dtype or torch.get_default_dtype()) / (self.examples - self.already_zero).clamp(
-            min=1
-        )
+        """p^Pass of section 4.2, shaped like ``drops``: the share of training examples in which each unit passed, of
+        those in which it could be dropped; 1 before training."""
+        offered = (self.examples - self.already_zero).clamp(min=1)
+        return 1.0 - self.drops.to(dtype or torch.get_default_dtype()) / offered
 
     def forward(self, layer: LastLayer, zero_ND: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``zero_ND``: True where a dropout before this one has set a neuron to 0."""
@@ -199,53 +186,14 @@ class CountedDropout(Regulariser):
 
     def begin_epoch(self) -> None:
         if self.pass_rate == "epoch":
-            self.drops.zero_()
-            self.examples.zero_()
-            self.already_zero.zero_()
+            for count in (self.drops, self.examples, self.already_zero):
+                count.zero_()
 
     def drop_totals(self) -> tuple[int, int]:
         return int(self.drops.sum()), int(self.examples) * self.drops.numel()
 
-    def _drop_neurons(self, layer: LastLayer, drop: Tensor, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Zero and count the neurons ``drop``: drop_NR, or one drop_R for the whole batch."""
-        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
-        if drop.ndim == 2:
-            counts = torch.ones_like(drop) if zero_ND is None else (~zero_ND).gather(1, drop).to(drop.dtype)
-            self.drops.index_add_(0, drop.flatten(), counts.flatten())
-            return hidden_ND.scatter(1, drop, 0.0), weight_CD
-        counts = torch.full_like(drop, hidden_ND.shape[0])
-        self.drops.index_add_(0, drop, counts if zero_ND is None else counts - zero_ND[:, drop].sum(0))
-        if weight_CD.shape[0] <= hidden_ND.shape[0]:
-            return hidden_ND, weight_CD.index_fill(1, drop, 0.0)
-        return hidden_ND.index_fill(1, drop, 0.0), weight_CD
 
-
-class RhoDropout(CountedDropout):
-    """Counted dropout of exactly ``rho`` of ``units`` units; ``rho`` may be set anew before any batch.
-
-    ``rho`` is kept as the length of an empty tensor. ``torch.compile`` makes code anew for every value of a number that
-    a module holds, but not for every length of a tensor (0 and 1 apart, which are special to it).
-    """
-
-    def __init__(
-        self, shape: Sequence[int], units: int, rho: int, pass_rate: str = "cumulative", unit: str = "neuron"
-    ) -> None:
-        super().__init__(shape, pass_rate)
-        self.units, self.unit = units, unit
-        self.rho = rho
-
-    @property
-    def rho(self) -> int:
-        return self._rho_as_length.shape[0]
-
-    @rho.setter
-    def rho(self, rho: int) -> None:
-        self._rho_as_length = torch.empty(check_rho(rho, self.units, self.unit), dtype=torch.bool)
-        # What torch._dynamo.maybe_mark_dynamic does, without the second that it takes to load: the length will change.
-        vars(self._rho_as_length).update(_dynamo_weak_dynamic_indices={0}, _has_dynamo_dim_marking=True)
-
-
-class TargetedDropout(RhoDropout):
+class TargetedDropout(CountedDropout):
     """MalDrop and its controls: drops exactly ``rho`` neurons, or channels, chosen by ``selector``.
 
     Args:
@@ -253,12 +201,13 @@ class TargetedDropout(RhoDropout):
         rho: neurons to drop in a training batch, or channels where there are any.
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
         channels: how many channels the D neurons make up, dropped as a whole, by their summed score; None: none.
-        pass_rate: ``cumulative``, ``epoch`` or ``none``, see :class:`CountedDropout`.
+        pass_rate: as in :class:`CountedDropout`.
         generator: the randomness of the selector ``random``.
         search: further fields of :class:`maldrop_cli.dropout.scores.Options`.
 
-    Raises ValueError for an unknown name, a rho out of range, channels that do not divide the width; while training,
-    for shapes that do not fit and for labels that are missing.
+    Raises:
+        ValueError: an unknown name, rho out of range, channels that do not divide the width; while training, shapes
+            that do not fit, labels missing.
     """
 
     def __init__(
@@ -277,12 +226,13 @@ class TargetedDropout(RhoDropout):
     ) -> None:
         if channels is not None and (channels < 1 or width % channels):
             raise ValueError(f"{width} neurons can't be divided into {channels} channels")
-        super().__init__((width,), channels or width, rho, pass_rate, "channel" if channels else "neuron")
+        super().__init__((width,), pass_rate)
+        self.units, self.unit = (channels, "channel") if channels else (width, "neuron")
+        self.rho = rho
         area = width // channels if channels else 1
         check_choice(selector, granularity, area)
         self.selector = selector
-        weight = omega_value(omega, width, classes)
-        self.options = Options(weight, granularity == "sample", generator, area, **search)
+        self.options = Options(omega_value(omega, width, classes), granularity == "sample", generator, area, **search)
 
     def select(self, layer: LastLayer) -> Tensor:
         """Indices of the neurons to drop: drop_NR, or one drop_R for the whole batch."""
@@ -295,24 +245,56 @@ class TargetedDropout(RhoDropout):
 
     def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
+        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if self.rho == 0:
-            return layer.hidden_ND, layer.weight_CD
-        if zero_ND is None:  # the fused kernel counts every drop
-            hidden_ND = drop_samples(layer, self.selector, self.rho, self.options, self.drops)
-            if hidden_ND is not None:
-                return hidden_ND, layer.weight_CD
-        return self._drop_neurons(layer, self.select(layer), zero_ND)
+            return hidden_ND, weight_CD
+        ranked = ranking(layer, self.selector, self.options) if zero_ND is None else None  # a kernel counts every drop
+        if ranked is not None:
+            return fused.drop_highest(hidden_ND, ranked, self.rho, self.drops), weight_CD
+        drop = self.select(layer)
+        if drop.ndim == 2:
+            counts = torch.ones_like(drop) if zero_ND is None else (~zero_ND).gather(1, drop).to(drop.dtype)
+            self.drops.index_add_(0, drop.flatten(), counts.flatten())
+            return hidden_ND.scatter(1, drop, 0.0), weight_CD
+        counts = torch.full_like(drop, hidden_ND.shape[0])
+        self.drops.index_add_(0, drop, counts if zero_ND is None else counts - zero_ND[:, drop].sum(0))
+        if weight_CD.shape[0] <= hidden_ND.shape[0]:
+            return hidden_ND, weight_CD.index_fill(1, drop, 0.0)
+        return hidden_ND.index_fill(1, drop, 0.0), weight_CD
 
     def extra_repr(self) -> str:
-        granularity = GRANULARITIES[self.options.per_sample]
+        granularity = "sample" if self.options.per_sample else "batch"
         return f"rho={self.rho}, omega={self.options.omega:g}, selector={self.selector}, granularity={granularity}"
+
+
+class MalDropConnect(CountedDropout):
+    """Drops exactly the ``rho`` weights of the layer that help the right answer most, by
+    :func:`maldrop_cli.dropout.scores.weight_scores`; one mask for the batch."""
+
+    def __init__(
+        self, width: int, classes: int, *, rho: int, omega: float | str | None = None, pass_rate: str = "cumulative"
+    ) -> None:
+        super().__init__((classes, width), pass_rate)
+        self.units, self.unit = classes * width, "weight"
+        self.rho = rho
+        self.omega = omega_value(omega, width, classes)
+
+    def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
+        check_layer(layer, "maldropconnect", needs_labels=True)
+        hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
+        if self.rho == 0:
+            return hidden_ND, weight_CD
+        with torch.no_grad():
+            drop_R = weight_scores(layer, self.omega).flatten().topk(self.rho, sorted=False).indices
+        self.drops.view(-1).index_add_(0, drop_R, torch.full_like(drop_R, hidden_ND.shape[0]))
+        return hidden_ND, weight_CD.flatten().index_fill(0, drop_R, 0.0).view_as(weight_CD)
 
 
 class NestedDropout(CountedDropout):
     """Draws b from a geometric prior and drops every neuron after the b-th (Rippel et al., 2014), b at most D.
 
-    ``p`` is the share of neurons dropped in the mean, from which the prior's parameter follows; one b for each example
-    (granularity ``sample``) or for the batch. Raises ValueError for a p outside 0 to 1.
+    ``p``: the share of neurons dropped in the mean, 0 to 1, else ValueError. One b for each example (granularity
+    ``sample``) or for the batch.
     """
 
     def __init__(
@@ -332,17 +314,14 @@ class NestedDropout(CountedDropout):
 
     def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
-        examples, width = hidden_ND.shape
-        uniform = torch.rand(
-            examples if self.per_sample else 1, generator=self.generator, device=hidden_ND.device, dtype=torch.float32
-        )
-        if self.stop <= 0:  # everything passes
-            last = torch.full_like(uniform, width)
-        elif self.stop >= 1:  # the first neuron alone
-            last = torch.zeros_like(uniform)
-        else:  # the inverse of P(b <= k) = 1 - (1 - stop)^k; the index of the last that passes is b - 1
+        (examples, width), device = hidden_ND.shape, hidden_ND.device
+        draws = examples if self.per_sample else 1
+        uniform = torch.rand(draws, generator=self.generator, device=device, dtype=torch.float32)
+        if 0 < self.stop < 1:  # the inverse of P(b <= k) = 1 - (1 - stop)^k; the index of the last that passes is b - 1
             last = torch.log1p(-uniform) / math.log1p(-self.stop)
-        gone = torch.arange(width, device=hidden_ND.device) > last.clamp(max=width).floor().unsqueeze(1)
+        else:  # everything passes, or the first neuron alone
+            last = torch.full_like(uniform, 0.0 if self.stop else width)
+        gone = torch.arange(width, device=device) > last.clamp(max=width).floor().unsqueeze(1)
         if self.per_sample:
             self.drops += gone.sum(0)
             return hidden_ND.masked_fill(gone, 0.0), weight_CD
@@ -369,60 +348,12 @@ def stop_probability(width: int, p: float) -> float:
     return high
 
 
-class MalDropConnect(RhoDropout):
-    """Drops exactly the ``rho`` weights of the last layer that help the right answer most, one mask for the batch.
-
-    The paper's heuristic (section 4.1) for a single weight: W_kj adds h_j W_kj to class k, which counts where k is the
-    right class and by -omega where it is not, so V_kj = W_kj ((1 + omega) S_kj - omega sum_n h_nj), with S_kj the sum
-    of h_nj over the examples of class k. Its sum over k is the V_j of the neuron.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        classes: int,
-        *,
-        rho: int,
-        omega: float | str | None = None,
-        pass_rate: str = "cumulative",
-    ) -> None:
-        super().__init__((classes, width), classes * width, rho, pass_rate, "weight")
-        self.omega = omega_value(omega, width, classes)
-
-    def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        check_layer(layer, "maldropconnect", needs_labels=True)
-        if self.rho == 0:
-            return layer.hidden_ND, layer.weight_CD
-        drop_R = self._select(layer)
-        self.drops.view(-1).index_add_(0, drop_R, torch.full_like(drop_R, layer.hidden_ND.shape[0]))
-        return layer.hidden_ND, layer.weight_CD.flatten().index_fill(0, drop_R, 0.0).view_as(layer.weight_CD)
-
-    @torch.no_grad()
-    def _select(self, layer: LastLayer) -> Tensor:
-        """Indices into the flattened weight: drop_R."""
-        return weight_scores(layer, self.omega).flatten().topk(self.rho, sorted=False).indices
-
-
-def weight_scores(layer: LastLayer, omega: float) -> Tensor:
-    """V_kj of :class:`MalDropConnect`, summed over the batch: score_CD."""
-    _, weight_CD, _, labels_N = layer
-    assert labels_N is not None
-    hidden_ND = layer.hidden_ND.to(weight_CD.dtype)
-    with torch.autocast(hidden_ND.device.type, enabled=False):
-        by_class_CD = summed_by_class(hidden_ND, labels_N, weight_CD)
-        return weight_CD * ((1.0 + omega) * by_class_CD - omega * hidden_ND.sum(0))
-
-
-# --- one after the other ---------------------------------------------------------------------------------------------
-
-
 class Composition(Observed):
     """Several regularisers, each applied to what the one before it left.
 
-    Footnote 4 of the paper: to drop among the remaining neurons is not quite the same as one dropout layer after the
-    other, since the second may set a 0 to 0. This is the latter. MalDrop after vanilla dropout scores the thinned
-    hidden layer, where such a neuron scores 0. Where it takes one nevertheless, nothing is lost, and its pass rate
-    counts neither that example as a drop nor, wherever it was 0 before, as a pass.
+    One dropout layer after the other, as in footnote 4 of the paper, may set a 0 to 0. MalDrop after vanilla dropout
+    scores the thinned hidden layer, where a neuron that is 0 scores 0; if it takes one nevertheless, its pass rate
+    counts that example neither as a drop nor as a pass.
     """
 
     def __init__(self, *members: Regulariser) -> None:

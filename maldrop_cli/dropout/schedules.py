@@ -1,7 +1,7 @@
 """How many neurons to drop in a training batch: the paper's five schedules, section 4.4, and three smooth ones.
 
-Each is a pure function of ``(rho, width, step)``. ``rho`` is the user's base count, ``width`` the L of the paper,
-the number of neurons in the layer.
+Each is a pure function of ``(rho, width, step)``. ``rho`` is the user's base count, ``width`` the L of the paper, the
+number of neurons in the layer; i is the epoch, from 0. What is no whole number is rounded half up.
 """
 
 import math
@@ -27,9 +27,6 @@ class Step:
     horizon: int = 10
 
 
-Schedule = Callable[[int, int, Step], int]
-
-
 def standard(rho: int, width: int, step: Step) -> int:
     """rho, always."""
     return rho
@@ -43,12 +40,12 @@ def randomized(rho: int, width: int, step: Step) -> int:
 
 
 def forward(rho: int, width: int, step: Step) -> int:
-    """rho_i = L / (1 + exp(-(rho + i))), equation (1) as printed; i = 0 in the first epoch, rounded half up."""
+    """rho_i = L / (1 + exp(-(rho + i))), equation (1) as printed."""
     return _half_up(width / (1.0 + math.exp(-(rho + step.epoch))))
 
 
 def reverse(rho: int, width: int, step: Step) -> int:
-    """rho_i = L (1 - 1 / (1 + exp(-(rho + i)))), equation (2) as printed; i = 0 in the first epoch, rounded half up."""
+    """rho_i = L (1 - 1 / (1 + exp(-(rho + i)))), equation (2) as printed."""
     decay = math.exp(-(rho + step.epoch))
     return _half_up(width * (decay / (1.0 + decay)))  # the same, without the cancellation in 1 - 1/(1 + decay)
 
@@ -61,37 +58,24 @@ def periodic(rho: int, width: int, step: Step) -> int:
 def forward_smooth(rho: int, width: int, step: Step) -> int:
     """rho_i = L / (1 + ((L - rho) / rho) exp(-r i)): the logistic that is rho at i = 0 and rises to L.
 
-    i is the epoch from 0, r the ``rate``, by which the log-odds of dropping a neuron rise each epoch. Rounded half up;
-    constant where rho is 0 or L. The paper's section 6 asks for it: "a smoother way of annealing along the logistic".
+    r is the ``rate``, by which the log-odds of dropping a neuron rise each epoch; constant where rho is 0 or L. The
+    paper's section 6 asks for it: "a smoother way of annealing along the logistic".
     """
-    if not 0 < rho < width:
-        return rho
     decay = math.exp(-step.rate * step.epoch)
-    return _half_up(width * rho / (rho + (width - rho) * decay))
+    return _half_up(width * rho / (rho + (width - rho) * decay)) if 0 < rho < width else rho
 
 
 def reverse_smooth(rho: int, width: int, step: Step) -> int:
-    """rho_i = L / (1 + ((L - rho) / rho) exp(r i)): the logistic that is rho at i = 0 and falls to 0.
-
-    The mirror image of :func:`forward_smooth`: what it drops of rho, the other keeps of L - rho.
-    """
-    if not 0 < rho < width:
-        return rho
+    """rho_i = L / (1 + ((L - rho) / rho) exp(r i)): the mirror image of :func:`forward_smooth`, which falls to 0."""
     decay = math.exp(-step.rate * step.epoch)  # above and below the line, where exp(r i) would overflow
-    return _half_up(width * rho * decay / (rho * decay + (width - rho)))
+    return _half_up(width * rho * decay / (rho * decay + (width - rho))) if 0 < rho < width else rho
 
 
 def linear(rho: int, width: int, step: Step) -> int:
-    """rho_i = rho + (rho_end - rho) i / (horizon - 1), and rho_end from i = horizon - 1 on, rounded half up.
-
-    i is the epoch from 0: rho in the first epoch, rho_end in epoch number ``horizon`` and all later ones. The first
-    epoch has rho whatever the horizon; with a horizon of 1, all others have rho_end.
-    """
+    """rho_i = rho + (rho_end - rho) i / (horizon - 1), and rho_end from i = horizon - 1 on; rho in the first epoch."""
     last = step.horizon - 1
-    if step.epoch == 0:
-        return rho
-    if step.epoch >= last:
-        return step.rho_end
+    if step.epoch == 0 or step.epoch >= last:
+        return step.rho_end if step.epoch else rho
     return rho + (2 * (step.rho_end - rho) * step.epoch + last) // (2 * last)  # exact, half up
 
 
@@ -99,13 +83,7 @@ def _half_up(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "standard": standard,
-    "randomized": randomized,
-    "forward": forward,
-    "reverse": reverse,
-    "periodic": periodic,
-    "forward-smooth": forward_smooth,
-    "reverse-smooth": reverse_smooth,
-    "linear": linear,
+SCHEDULES: dict[str, Callable[[int, int, Step], int]] = {
+    schedule.__name__.replace("_", "-"): schedule
+    for schedule in (standard, randomized, forward, reverse, periodic, forward_smooth, reverse_smooth, linear)
 }

@@ -1,4 +1,4 @@
-"""How much each neuron of the layer before the last helps the right answer: the higher, the sooner it is dropped.
+"""How much each neuron before the last layer helps the right answer: those of the highest scores are dropped.
 
 Shapes: N examples, D neurons, C classes. Every score function maps ``(layer, options)`` to ``score_ND``, or, without
 ``options.per_sample``, to ``score_D``, its sum over the batch. None builds an N x D x C tensor.
@@ -28,21 +28,15 @@ class LastLayer(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How neurons are scored, and how sets of them are searched for; each selector looks at what concerns it.
+    """How neurons are scored, and how sets of them are searched for; each selector looks at what concerns it."""
 
-    ``omega``: weight of the wrong classes. ``per_sample``: a mask for each example, else one for the batch.
-    ``generator``: the randomness of ``random``. ``area``: neurons in a channel, which are dropped together; 1 but for
-    spatial dropout. ``score_bytes``: working memory of ``single``, by default about a CPU's cache. ``iterations``:
-    the most rounds of ``joint`` from each start. ``vertices``: the most starts of ``joint`` beside softmax.
-    """
-
-    omega: float = 0.0
-    per_sample: bool = True
-    generator: torch.Generator | None = None
-    area: int = 1
-    score_bytes: int = 4 * 2**20
-    iterations: int = 10
-    vertices: int = 16
+    omega: float = 0.0  # weight of the wrong classes
+    per_sample: bool = True  # a mask for each example, else one for the batch
+    generator: torch.Generator | None = None  # the randomness of `random`
+    area: int = 1  # neurons in a channel, which are dropped together; 1 except for spatial dropout
+    score_bytes: int = 4 * 2**20  # working memory of `single`, by default about a CPU's cache
+    iterations: int = 10  # the most rounds of `joint` from each start
+    vertices: int = 16  # the most starts of `joint` beside softmax
 
 
 def omega_value(omega: float | str | None, width: int, classes: int) -> float:
@@ -62,15 +56,14 @@ def omega_value(omega: float | str | None, width: int, classes: int) -> float:
 def heuristic(layer: LastLayer, options: Options) -> Tensor:
     """V_j = h_j W_yj - omega h_j sum_(k != y) W_kj, section 4.1; time O(ND + CD).
 
-    The sum over wrong classes is the column sum less the right class, so one gather of W's rows by label suffices:
-    V_j = h_j ((1 + omega) W_yj - omega sum_k W_kj). For a batch with few classes it is quicker to add up the hidden
-    layer by class first.
+    As the sum over all classes less the right one: V_j = h_j ((1 + omega) W_yj - omega sum_k W_kj).
     """
-    hidden_ND, weight_CD, _, labels_N = layer
+    (hidden_ND, weight_CD, _, labels_N), omega = layer, options.omega
     assert labels_N is not None
-    if not options.per_sample and fused.scores_apply(hidden_ND, weight_CD):
-        return fused.linear_score(hidden_ND, weight_CD, labels_N, options.omega)
-    omega, total_D = options.omega, weight_CD.sum(0)
+    if not options.per_sample and fused.applies(hidden_ND, weight_CD, differentiable=False):
+        total_D = weight_CD.sum(0, dtype=torch.float32)
+        return fused.linear_score(hidden_ND, weight_CD, labels_N, total_D, 1.0 + omega, omega)
+    total_D = weight_CD.sum(0)
     few_classes = 4 * weight_CD.shape[0] <= hidden_ND.shape[0]  # then C x D is by far the smaller array to work on
     if options.per_sample and few_classes:
         helpful_CD = torch.add((1.0 + omega) * weight_CD, total_D, alpha=-omega)
@@ -80,9 +73,10 @@ def heuristic(layer: LastLayer, options: Options) -> Tensor:
         return helpful_ND.sub_(omega * total_D).mul_(hidden_ND)
     if few_classes:
         by_class_CD = summed_by_class(hidden_ND, labels_N, weight_CD)
-        return (1.0 + omega) * (by_class_CD * weight_CD).sum(0) - omega * total_D * by_class_CD.sum(0)
-    right_D = F.embedding(labels_N, weight_CD).mul_(hidden_ND).sum(0)
-    return (1.0 + omega) * right_D - omega * total_D * hidden_ND.sum(0)
+        right_D, hidden_D = (by_class_CD * weight_CD).sum(0), by_class_CD.sum(0)
+    else:
+        right_D, hidden_D = F.embedding(labels_N, weight_CD).mul_(hidden_ND).sum(0), hidden_ND.sum(0)
+    return (1.0 + omega) * right_D - omega * total_D * hidden_D
 
 
 def summed_by_class(hidden_ND: Tensor, labels_N: Tensor, weight_CD: Tensor) -> Tensor:
@@ -93,18 +87,29 @@ def summed_by_class(hidden_ND: Tensor, labels_N: Tensor, weight_CD: Tensor) -> T
     return F.one_hot(labels_N, weight_CD.shape[0]).to(hidden_ND.dtype).T @ hidden_ND
 
 
-def gradient(layer: LastLayer, options: Options) -> Tensor:
-    """V_j = h_j (W_yj - sum_k p_k W_kj) with p = softmax(z): the first-order rise of the loss, -h_j dl/dh_j.
+def weight_scores(layer: LastLayer, omega: float) -> Tensor:
+    """The heuristic for single weights, summed over the batch: score_CD, whose sum over the classes is V_j.
 
-    It mends what section 4.1 says of its own heuristic, that a wrong class with a low score should not count. ``omega``
-    does not enter.
+    W_kj adds h_j W_kj to class k, which counts where k is the right class and by -omega where it is not, so V_kj =
+    W_kj ((1 + omega) S_kj - omega sum_n h_nj), with S_kj the sum of h_nj over the examples of class k.
     """
+    weight_CD, labels_N = layer.weight_CD, layer.labels_N
+    assert labels_N is not None
+    hidden_ND = layer.hidden_ND.to(weight_CD.dtype)
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        by_class_CD = summed_by_class(hidden_ND, labels_N, weight_CD)
+        return weight_CD * ((1.0 + omega) * by_class_CD - omega * hidden_ND.sum(0))
+
+
+def gradient(layer: LastLayer, options: Options) -> Tensor:
+    """V_j = h_j (W_yj - sum_k p_k W_kj) with p = softmax(z): the loss increase to first order, -h_j dl/dh_j. It mends
+    what section 4.1 says of its own heuristic, that a wrong class with a low score should not count."""
     logits_NC = F.linear(layer.hidden_ND, layer.weight_CD, layer.bias_C)
-    return against(layer, logits_NC.softmax(1), options.per_sample)
+    return target_scores(layer, logits_NC.softmax(1), options.per_sample)
 
 
-def against(layer: LastLayer, probability_NC: Tensor, per_sample: bool) -> Tensor:
-    """V_j(p) = h_j (W_yj - sum_k p_k W_kj): what neuron j says for the right class against all, weighted by p."""
+def target_scores(layer: LastLayer, probability_NC: Tensor, per_sample: bool) -> Tensor:
+    """V_j(p) = h_j (W_yj - sum_k p_k W_kj): what neuron j adds to the right logit, less its mean over p."""
     hidden_ND, weight_CD, _, labels_N = layer
     assert labels_N is not None
     difference_NC = F.one_hot(labels_N, weight_CD.shape[0]).to(weight_CD.dtype) - probability_NC
@@ -114,118 +119,14 @@ def against(layer: LastLayer, probability_NC: Tensor, per_sample: bool) -> Tenso
 
 
 def least_useful(layer: LastLayer, options: Options) -> Tensor:
-    """The heuristic turned round: drops the neurons that help the right answer least. A control."""
+    """The heuristic with the other sign: drops the neurons that help the right answer least. A control."""
     return heuristic(layer, options).neg_()
 
 
 def magnitude(layer: LastLayer, options: Options) -> Tensor:
-    """|h_j|, whatever it says: a control. ``omega`` and the labels do not enter."""
+    """|h_j|: a control. ``omega`` and the labels do not enter."""
     size_ND = layer.hidden_ND.abs()
     return size_ND if options.per_sample else size_ND.sum(0)
-
-
-def single(layer: LastLayer, options: Options) -> Tensor:
-    """The exact rise of the loss when neuron j alone is dropped, L_(j->0) - L, section 4.1, without a forward pass.
-
-    With p = softmax(z): L_(j->0) - L = log sum_k p_k exp(-h_j W_kj) + h_j W_yj. It takes N D C exponentials, class by
-    class in blocks of at most ``options.score_bytes``. ``omega`` does not enter.
-    """
-    return _single(layer, F.linear(layer.hidden_ND, layer.weight_CD, layer.bias_C), options)
-
-
-def _single(layer: LastLayer, logits_NC: Tensor, options: Options) -> Tensor:
-    """:func:`single` of some neurons of a layer, whose logits are those of all."""
-    hidden_ND, weight_CD, _, labels_N = layer
-    assert labels_N is not None
-    logp_NC = F.log_softmax(logits_NC, dim=1)
-    if fused.scores_apply(hidden_ND, weight_CD):
-        return fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, options.per_sample)
-    (examples, width), steep = hidden_ND.shape, torch.compiler.is_compiling() or _steep(hidden_ND, weight_CD)
-    items = max(options.score_bytes // (4 * logp_NC.element_size()), 1)  # of the four arrays of a block
-    neurons = max(min(width, items), 1)
-    rows = max(items // neurons, 1)
-    score = logp_NC.new_zeros((examples, width) if options.per_sample else width)
-    for n in range(0, examples, rows):
-        for d in range(0, width, neurons):
-            hidden_nd, weight_Cd = hidden_ND[n : n + rows, d : d + neurons], weight_CD[:, d : d + neurons]
-            rise_nd = _log_sum(hidden_nd, weight_Cd, logp_NC[n : n + rows], steep)
-            rise_nd.addcmul_(hidden_nd, F.embedding(labels_N[n : n + rows], weight_Cd))
-            if options.per_sample:
-                score[n : n + rows, d : d + neurons] = rise_nd
-            else:
-                score[d : d + neurons] += rise_nd.sum(0)
-    return score
-
-
-def single_near(layer: LastLayer, logits_NC: Tensor, lower_D: Tensor, rho: int, options: Options) -> Tensor:
-    """score_D with the same ``rho`` highest, fewer than all, as :func:`single` summed over the batch, which is worked
-    out only for the neurons that it decides about; ``lower_D``, the score of :func:`gradient`, stands for the others.
-
-    With p = softmax(z), x_k = h_j W_kj and u = E_p x - x, the rise is V_j + log E_p exp(u), where V_j is the score
-    of :func:`gradient`, E_p u = 0 and u <= m = |h_j| r, r = max_k W_kj - min_k W_kj. By Jensen it is at
-    least V_j; as exp(u) <= 1 + u + u^2 e^m / 2, it is at most V_j + Var_p(x) e^m / 2. The variance is at most
-    h_j^2 r^2 min(1/4, 1 - max_k p_k), which is cheap; for those that this leaves undecided it is worked out.
-
-    Neurons are gathered, which is quick where ``hidden_ND`` is the transpose of a contiguous array.
-    """
-    hidden_ND, weight_CD, _, _ = layer
-    if fused.scores_apply(hidden_ND, weight_CD):
-        return _single(layer, logits_NC, options)
-    probability_NC, square_ND = logits_NC.softmax(1), hidden_ND.square()
-    range_D = weight_CD.amax(0) - weight_CD.amin(0)
-    steep_D = (square_ND.amax(0).sqrt_() * range_D).exp_().mul_(0.5)
-    rounding = len(hidden_ND) * torch.finfo(hidden_ND.dtype).eps  # e^m would make much of what differences lose
-    doubt_N = (1.0 + rounding - probability_NC.amax(1)).clamp_(max=0.25)
-    upper_D = torch.addcmul(lower_D, steep_D, (doubt_N @ square_ND) * range_D.square())
-
-    near = _undecided(lower_D, upper_D, rho)
-    hidden_Nd, weight_Cd = hidden_ND.T[near].T, weight_CD.index_select(1, near)
-    mean_d = (probability_NC @ weight_Cd).mul_(hidden_Nd).square_().sum(0)
-    square_d = (probability_NC.T @ square_ND.T[near].T).mul_(weight_Cd).mul_(weight_Cd).sum(0)
-    variance_d = (square_d - mean_d).clamp_(min=0.0).add_(square_d, alpha=rounding)
-    finer_d = torch.addcmul(lower_D[near], steep_D[near], variance_d)
-    upper_D[near] = torch.minimum(upper_D[near], finer_d)
-
-    near = _undecided(lower_D, upper_D, rho)
-    part = layer._replace(hidden_ND=hidden_ND.T[near].T, weight_CD=weight_CD.index_select(1, near))
-    return lower_D.index_copy(0, near, _single(part, logits_NC, options))
-
-
-def _undecided(lower_D: Tensor, upper_D: Tensor, rho: int) -> Tensor:
-    """Indices of the neurons of which bounds don't tell whether they are among the ``rho`` highest, fewer than all.
-
-    One is for sure if its lower bound is above all upper bounds but the rho highest, and is not if its upper bound is
-    below the rho-th highest lower one. A bound that is no number leaves its neuron undecided.
-    """
-    inside_D = lower_D > upper_D.topk(rho + 1, sorted=False).values.amin()
-    outside_D = upper_D < lower_D.topk(rho, sorted=False).values.amin()
-    return (inside_D | outside_D).logical_not_().nonzero().squeeze(1)
-
-
-def _log_sum(hidden_nd: Tensor, weight_Cd: Tensor, logp_nC: Tensor, steep: bool) -> Tensor:
-    """log sum_k exp(logp_k - h_j W_kj), class by class; ``steep`` takes the longer way that can't overflow."""
-
-    def terms() -> Iterator[Tensor]:
-        for weight_d, logp_n in zip(weight_Cd, logp_nC.unbind(1), strict=True):
-            yield torch.addcmul(logp_n.unsqueeze(1), hidden_nd, weight_d, value=-1)
-
-    if not steep:
-        return _sum(term_nd.exp_() for term_nd in terms()).log_()
-    largest_nd = functools.reduce(torch.maximum, terms())
-    return _sum(term_nd.sub_(largest_nd).exp_() for term_nd in terms()).log_().add_(largest_nd)
-
-
-def _sum(tensors: Iterator[Tensor]) -> Tensor:
-    """In the memory of the first."""
-    return functools.reduce(torch.Tensor.add_, tensors)
-
-
-def _steep(hidden_ND: Tensor, weight_CD: Tensor) -> bool:
-    """Whether exp(h_j W_kj) might leave the numbers' range: as the largest p_k is at least 1/C, half of it is safe."""
-    if hidden_ND.numel() == 0:
-        return False
-    largest = torch.stack([torch.stack(tensor.aminmax()).abs().amax() for tensor in (hidden_ND, weight_CD)])
-    return bool(largest.prod() > 0.45 * math.log(torch.finfo(weight_CD.dtype).max))
 
 
 def random(layer: LastLayer, options: Options) -> Tensor:
@@ -235,11 +136,120 @@ def random(layer: LastLayer, options: Options) -> Tensor:
     return torch.rand(shape, generator=options.generator, device=hidden_ND.device)
 
 
+def single(layer: LastLayer, options: Options, logits_NC: Tensor | None = None) -> Tensor:
+    """The exact loss increase when neuron j alone is dropped, L_(j->0) - L, section 4.1, without a forward pass.
+
+    With p = softmax(z): L_(j->0) - L = log sum_k p_k exp(-h_j W_kj) + h_j W_yj. It takes N D C exponentials, class by
+    class in blocks of at most ``options.score_bytes``. ``logits_NC``: z, where the layer has only some of its neurons.
+    """
+    hidden_ND, weight_CD, bias_C, labels_N = layer
+    assert labels_N is not None
+    logits_NC = F.linear(hidden_ND, weight_CD, bias_C) if logits_NC is None else logits_NC
+    logp_NC = F.log_softmax(logits_NC, dim=1)
+    if fused.applies(hidden_ND, weight_CD, differentiable=False):
+        return fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, options.per_sample)
+    examples, width = hidden_ND.shape
+    may_overflow = torch.compiler.is_compiling() or _may_overflow(hidden_ND, weight_CD)
+    items = max(options.score_bytes // (4 * logp_NC.element_size()), 1)  # of the four arrays of a block
+    neurons = max(min(width, items), 1)
+    rows = max(items // neurons, 1)
+    score = logp_NC.new_zeros((examples, width) if options.per_sample else width)
+    for n in range(0, examples, rows):
+        for d in range(0, width, neurons):
+            hidden_nd, weight_Cd = hidden_ND[n : n + rows, d : d + neurons], weight_CD[:, d : d + neurons]
+            increase_nd = _log_sum(hidden_nd, weight_Cd, logp_NC[n : n + rows], may_overflow)
+            increase_nd.addcmul_(hidden_nd, F.embedding(labels_N[n : n + rows], weight_Cd))
+            if options.per_sample:
+                score[n : n + rows, d : d + neurons] = increase_nd
+            else:
+                score[d : d + neurons] += increase_nd.sum(0)
+    return score
+
+
+def _log_sum(hidden_nd: Tensor, weight_Cd: Tensor, logp_nC: Tensor, may_overflow: bool) -> Tensor:
+    """log sum_k exp(logp_k - h_j W_kj), class by class; if it ``may_overflow``, with the largest exponent taken out."""
+
+    def exponents() -> Iterator[Tensor]:
+        for weight_d, logp_n in zip(weight_Cd, logp_nC.unbind(1), strict=True):
+            yield torch.addcmul(logp_n.unsqueeze(1), hidden_nd, weight_d, value=-1)
+
+    if not may_overflow:
+        return functools.reduce(Tensor.add_, (each_nd.exp_() for each_nd in exponents())).log_()
+    largest_nd = functools.reduce(torch.maximum, exponents())
+    sum_nd = functools.reduce(Tensor.add_, (each_nd.sub_(largest_nd).exp_() for each_nd in exponents()))
+    return sum_nd.log_().add_(largest_nd)
+
+
+def _may_overflow(hidden_ND: Tensor, weight_CD: Tensor) -> bool:
+    """Whether exp(h_j W_kj) might leave the numbers' range: as the largest p_k is at least 1/C, half of it is safe."""
+    if hidden_ND.numel() == 0:
+        return False
+    largest = torch.stack([torch.stack(tensor.aminmax()).abs().amax() for tensor in (hidden_ND, weight_CD)])
+    return bool(largest.prod() > 0.45 * math.log(torch.finfo(weight_CD.dtype).max))
+
+
+def single_near(layer: LastLayer, logits_NC: Tensor, lower_D: Tensor, rho: int, options: Options) -> Tensor:
+    """score_D with the same ``rho`` highest, fewer than all, as :func:`single` summed over the batch, which is worked
+    out only where bounds don't tell whether a neuron is among them; the others keep ``lower_D``, their `gradient`.
+
+    With p = softmax(z), x_k = h_j W_kj and u = E_p x - x, the increase is V_j + log E_p exp(u), where V_j is the score
+    of :func:`gradient`, E_p u = 0 and u <= m = |h_j| r, r = max_k W_kj - min_k W_kj. By Jensen it is at least V_j; as
+    exp(u) <= 1 + u + u^2 e^m / 2, it is at most V_j + Var_p(x) e^m / 2. The variance is at most
+    h_j^2 r^2 min(1/4, 1 - max_k p_k), which is cheap; for those that this leaves undecided it is worked out. To gather
+    neurons is quick where ``hidden_ND`` is the transpose of a contiguous array.
+    """
+    hidden_ND, weight_CD, _, _ = layer
+    if fused.applies(hidden_ND, weight_CD, differentiable=False):
+        return single(layer, options, logits_NC)
+    probability_NC, square_ND = logits_NC.softmax(1), hidden_ND.square()
+    range_D = weight_CD.amax(0) - weight_CD.amin(0)
+    factor_D = (square_ND.amax(0).sqrt_() * range_D).exp_().mul_(0.5)  # e^m / 2
+    rounding = len(hidden_ND) * torch.finfo(hidden_ND.dtype).eps  # e^m would make much of what differences lose
+    spread_N = (1.0 + rounding - probability_NC.amax(1)).clamp_(max=0.25)
+    upper_D = torch.addcmul(lower_D, factor_D, (spread_N @ square_ND) * range_D.square())
+
+    near = _undecided(lower_D, upper_D, rho)
+    hidden_Nd, weight_Cd = hidden_ND.T[near].T, weight_CD.index_select(1, near)
+    mean_d = (probability_NC @ weight_Cd).mul_(hidden_Nd).square_().sum(0)
+    square_d = (probability_NC.T @ square_ND.T[near].T).mul_(weight_Cd).mul_(weight_Cd).sum(0)
+    variance_d = (square_d - mean_d).clamp_(min=0.0).add_(square_d, alpha=rounding)
+    upper_D[near] = torch.minimum(upper_D[near], torch.addcmul(lower_D[near], factor_D[near], variance_d))
+
+    near = _undecided(lower_D, upper_D, rho)
+    part = layer._replace(hidden_ND=hidden_ND.T[near].T, weight_CD=weight_CD.index_select(1, near))
+    return lower_D.index_copy(0, near, single(part, options, logits_NC))
+
+
+def _undecided(lower_D: Tensor, upper_D: Tensor, rho: int) -> Tensor:
+    """Indices of the neurons of which bounds don't tell whether they are among the ``rho`` highest, fewer than all.
+
+    One is if its lower bound is above all upper bounds but the rho highest, and is not if its upper bound is below the
+    rho-th highest lower one. A bound that is NaN leaves its neuron undecided.
+    """
+    inside_D = lower_D > upper_D.topk(rho + 1, sorted=False).values.amin()
+    outside_D = upper_D < lower_D.topk(rho, sorted=False).values.amin()
+    return (inside_D | outside_D).logical_not_().nonzero().squeeze(1)
+
+
 SCORES: dict[str, Score] = {
-    "heuristic": heuristic,
-    "single": single,
-    "gradient": gradient,
-    "least-useful": least_useful,
-    "magnitude": magnitude,
-    "random": random,
+    score.__name__.replace("_", "-"): score for score in (heuristic, single, gradient, least_useful, magnitude, random)
 }
+
+
+def ranking(layer: LastLayer, selector: str, options: Options) -> fused.Ranking | None:
+    """The scores of SCORES, up to rounding, for the kernel that drops the highest of each example; None where it does
+    not apply. Those that are linear in h the kernel works out itself."""
+    hidden_ND, weight_CD, bias_C, labels_N = layer
+    fits = options.per_sample and options.area == 1 and hidden_ND.shape[1] <= fused.MAX_WIDTH
+    if not (fits and selector in SCORES and fused.applies(hidden_ND, weight_CD)):
+        return None
+    with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
+        if selector in ("heuristic", "least-useful"):
+            sign = 1.0 if selector == "heuristic" else -1.0
+            right, other = sign * (1.0 + options.omega), sign * options.omega
+            return fused.Ranking(weight_CD.sum(0, dtype=torch.float32), weight_CD, labels_N, right, other)
+        hidden_ND = hidden_ND.to(weight_CD.dtype)
+        if selector == "gradient":
+            probability_NC = F.linear(hidden_ND, weight_CD, bias_C).softmax(1)
+            return fused.Ranking((probability_NC @ weight_CD).float(), weight_CD, labels_N)
+        return fused.Ranking(SCORES[selector](layer._replace(hidden_ND=hidden_ND), options).float())

@@ -3,100 +3,73 @@
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.dropout import worst
-from maldrop_cli.dropout.dispatch import sample_mask
-from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, Score, against, omega_value, single_near
+from maldrop_cli.dropout import fused, scores, worst
+from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, Score, omega_value
 
 GRANULARITIES = ("batch", "sample")
 
 # (layer, rho, options) -> indices of the neurons to drop: drop_NR, or one drop_R for the whole batch. R is rho, or rho
-# times the neurons in a channel; the indices in a row are distinct and in no particular order. The arguments are taken
-# as valid.
+# times the neurons in a channel; the indices in a row are distinct, in any order. The arguments are taken as valid.
 Select = Callable[[LastLayer, int, Options], Tensor]
 
 
-def precisely(select: Select) -> Select:
-    """``select`` at the weight's precision, whatever autocast says, and outside of autograd."""
+def precisely(select: Select, *, compiled: bool = True) -> Select:
+    """``select`` at the weight's precision, whatever autocast says, and outside of autograd.
+
+    Not ``compiled``: as it is even within ``torch.compile``, as its loops depend on rho and on numbers it has found.
+    """
 
     @functools.wraps(select)
     @torch.no_grad()
     def wrapped(layer: LastLayer, rho: int, options: Options) -> Tensor:
         layer = layer._replace(hidden_ND=layer.hidden_ND.to(layer.weight_CD.dtype))
+        call = select if compiled or not torch.compiler.is_compiling() else torch.compiler.disable(select)
         with torch.autocast(layer.hidden_ND.device.type, enabled=False):
-            return select(layer, rho, options)
+            drop: Tensor = call(layer, rho, options)
+        return drop
 
     return wrapped
 
 
 def top_rho(score: Score) -> Select:
-    """The selector that drops the rho neurons of highest ``score``, or the rho channels of highest summed score."""
+    """The selector that drops the rho neurons of highest ``score``, or the rho channels of highest summed score.
+
+    With one mask a batch, `single` is by bounds. Not within ``torch.compile``, which would have to stop for the number
+    of undecided neurons, nor away from the CPU, where to ask for it stops the device.
+    """
 
     @precisely
     def select(layer: LastLayer, rho: int, options: Options) -> Tensor:
-        value, area = score(layer, options), options.area
+        hidden_ND, area = layer.hidden_ND, options.area
+        by_bounds = score is scores.single and not torch.compiler.is_compiling() and hidden_ND.device.type == "cpu"
+        if by_bounds and not scores_apart("single", options) and 0 < rho < hidden_ND.shape[1] and len(hidden_ND):
+            logits_NC = F.linear(hidden_ND, layer.weight_CD, layer.bias_C)
+            lower_D = scores.target_scores(layer, logits_NC.softmax(1), per_sample=False)
+            value = scores.single_near(layer, logits_NC, lower_D, rho, options)
+        else:
+            value = score(layer, options)
         if area == 1:
             return value.topk(rho, dim=-1, sorted=False).indices
-        summed = value.view(*value.shape[:-1], -1, area).sum(-1)
-        channels = summed.topk(rho, dim=-1, sorted=False).indices
+        channels = value.view(*value.shape[:-1], -1, area).sum(-1).topk(rho, dim=-1, sorted=False).indices
         return (channels.unsqueeze(-1) * area + torch.arange(area, device=channels.device)).flatten(-2)
 
     return select
 
 
 def scores_apart(selector: str, options: Options) -> bool:
-    """Whether ``selector`` scores all neurons before it chooses, by its function in SCORES."""
+    """Whether ``selector`` scores all neurons before it chooses: neither a search nor `single` for a batch does."""
     return selector in SCORES and (selector != "single" or options.per_sample or options.area > 1)
-
-
-def by_bounds(select: Select) -> Select:
-    """``select``, the top rho of `single`; with one mask a batch, the same neurons by :func:`single_near`, which works
-    out the score only of those that it decides about.
-
-    Not within ``torch.compile``, which would have to stop for their number, nor away from the CPU, where to ask for it
-    stops the device.
-    """
-    near = precisely(_top_single)
-
-    @functools.wraps(select)
-    def wrapped(layer: LastLayer, rho: int, options: Options) -> Tensor:
-        if torch.compiler.is_compiling() or layer.hidden_ND.device.type != "cpu":
-            return select(layer, rho, options)
-        nothing_to_choose = rho in (0, layer.hidden_ND.shape[1]) or len(layer.hidden_ND) == 0
-        if scores_apart("single", options) or nothing_to_choose:
-            return select(layer, rho, options)
-        return near(layer, rho, options)
-
-    return wrapped
-
-
-def _top_single(layer: LastLayer, rho: int, options: Options) -> Tensor:
-    logits_NC = F.linear(layer.hidden_ND, layer.weight_CD, layer.bias_C)
-    lower_D = against(layer, logits_NC.softmax(1), False)
-    return single_near(layer, logits_NC, lower_D, rho, options).topk(rho, sorted=False).indices
-
-
-def uncompiled(select: Select) -> Select:
-    """``select`` as it is, even within ``torch.compile``: its loops depend on rho and on numbers it has found."""
-
-    @functools.wraps(select)
-    def wrapped(layer: LastLayer, rho: int, options: Options) -> Tensor:
-        if not torch.compiler.is_compiling():
-            return select(layer, rho, options)
-        drop: Tensor = torch.compiler.disable(select)(layer, rho, options)
-        return drop
-
-    return wrapped
 
 
 SELECTORS: dict[str, Select] = {
     **{name: top_rho(score) for name, score in SCORES.items()},
-    "single": by_bounds(top_rho(SCORES["single"])),
-    **{name: uncompiled(precisely(search)) for name, search in worst.SEARCHES.items()},
+    **{name: precisely(search, compiled=False) for name, search in worst.SEARCHES.items()},
 }
 NEEDS_LABELS = frozenset(SELECTORS) - {"random", "magnitude"}
 
@@ -109,14 +82,6 @@ def check_choice(selector: str, granularity: str, area: int = 1) -> None:
         raise ValueError(f"no granularity is called {granularity!r}; there are {', '.join(GRANULARITIES)}")
     if area > 1 and selector not in SCORES:
         raise ValueError(f"the selector {selector!r} has no score to sum over a channel; {', '.join(SCORES)} have")
-
-
-def check_count(name: str, value: int) -> int:
-    """``value`` as an int; ValueError unless it is at least 0, TypeError unless it is a whole number."""
-    count = operator.index(value)
-    if count < 0:
-        raise ValueError(f"{name} is {count}, and must be at least 0")
-    return count
 
 
 def check_rho(rho: int, units: int, unit: str = "neuron") -> int:
@@ -169,22 +134,14 @@ def keep_mask(
         iterations, vertices: the most rounds of ``joint`` from each start, and the most starts beside softmax.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing; more sets than
-            ``exhaustive`` tries.
+        ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing, too many sets to try.
         TypeError: rho not a whole number.
     """
     check_choice(selector, granularity)
     layer = LastLayer(hidden_ND, weight_CD, bias_C, labels_N)
     check_layer(layer, f"the selector {selector!r}", selector in NEEDS_LABELS)
-    classes, width = weight_CD.shape
-    options = Options(
-        omega_value(omega, width, classes),
-        granularity == "sample",
-        generator,
-        iterations=check_count("iterations", iterations),
-        vertices=check_count("vertices", vertices),
-    )
-    return selected_mask(layer, selector, check_rho(rho, width), options)
+    options = _options(layer, granularity, omega, generator=generator, iterations=iterations, vertices=vertices)
+    return selected_mask(layer, selector, check_rho(rho, hidden_ND.shape[1]), options)
 
 
 @torch.no_grad()
@@ -201,30 +158,33 @@ def worst_set(
 ) -> worst.WorstSet:
     """The jointly worst ``rho`` neurons and a certified ceiling: the search behind the selector ``joint``, section 6.
 
-    For granularity ``sample`` each example has a set of its own. For ``batch`` the set is one for all, ``loss_N`` the
-    losses under it, and the mean of ``ceiling_N`` a valid but loose ceiling of their mean. Arguments and errors as in
-    :func:`keep_mask`.
+    Granularity ``batch``: one set for all examples; the mean of ``ceiling_N`` is a valid but loose ceiling of the mean
+    loss. Arguments and errors as in :func:`keep_mask`.
     """
     check_choice("joint", granularity)
     layer = LastLayer(hidden_ND.to(weight_CD.dtype), weight_CD, bias_C, labels_N)
     check_layer(layer, "worst_set", needs_labels=True)
-    classes, width = weight_CD.shape
-    options = Options(
-        omega_value(None, width, classes),
-        granularity == "sample",
-        iterations=check_count("iterations", iterations),
-        vertices=check_count("vertices", vertices),
-    )
-    count = check_rho(rho, width)
+    options = _options(layer, granularity, None, iterations=iterations, vertices=vertices)
+    rho = check_rho(rho, hidden_ND.shape[1])
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        drop, loss_N, rounds = worst.ascend(layer, count, options)
-        return worst.WorstSet(mask_of(hidden_ND, drop), loss_N, worst.ceilings(layer, count), rounds)
+        drop, rounds = worst.ascend(layer, rho, options)
+        loss_N, _ = worst.losses_without(layer, drop)
+        return worst.WorstSet(mask_of(hidden_ND, drop), loss_N, worst.class_ceilings(layer, rho).logsumexp(1), rounds)
+
+
+def _options(layer: LastLayer, granularity: str, omega: float | str | None, **others: Any) -> Options:
+    for name in ("iterations", "vertices"):
+        if others[name] < 0:
+            raise ValueError(f"{name} is {others[name]}, and must be at least 0")
+    classes, width = layer.weight_CD.shape
+    return Options(omega_value(omega, width, classes), granularity == "sample", **others)
 
 
 def selected_mask(layer: LastLayer, selector: str, rho: int, options: Options) -> Tensor:
     """keep_ND, False at what ``selector`` chooses; the arguments are taken as valid."""
-    keep_ND = sample_mask(layer, selector, rho, options)
-    return mask_of(layer.hidden_ND, SELECTORS[selector](layer, rho, options)) if keep_ND is None else keep_ND
+    if (ranked := scores.ranking(layer, selector, options)) is not None:
+        return fused.highest_mask(layer.hidden_ND, ranked, rho).logical_not_()
+    return mask_of(layer.hidden_ND, SELECTORS[selector](layer, rho, options))
 
 
 def mask_of(hidden_ND: Tensor, drop: Tensor) -> Tensor:
