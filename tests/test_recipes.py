@@ -22,7 +22,8 @@ def add(code: str, path: Path, where: str, place: str) -> None:
     """As the recipes say: below the line that opens ``place``, or above the first line that starts with it."""
     lines = path.read_text().splitlines(keepends=True)
     opened = re.compile(rf"\s*(class )?{re.escape(place)}(?!\w)")
-    [found, *_] = [number for number, line in enumerate(lines) if opened.match(line)]
+    found = next((number for number, line in enumerate(lines) if opened.match(line)), None)
+    assert found is not None, f"{path.name} has no line that starts with {place}"
     lines.insert(found + (where == "in"), code)
     path.write_text("".join(lines))
 
@@ -96,10 +97,10 @@ def test_a_setting_without_effect_leaves_run_ids_alone(copy: Copy) -> None:
 def test_every_recipe_names_what_is_there() -> None:
     """Files, tests and names in `code` of the recipes."""
     assert set(RECIPES) >= {"selector", "schedule", "data set", "setting", "variant", "model", "plot", "executor"}
-    package = "\n".join(path.read_text() for path in (ROOT / "maldrop_cli").rglob("*.py"))
+    sources = "\n".join(path.read_text() for kind in ("maldrop_cli", "tests") for path in (ROOT / kind).rglob("*.py"))
     for text in RECIPES.values():
         for code in re.findall(r"`([^`\n]+)`", re.sub(r"(?s)```.*?```", "", text)):
             if "/" in code:
                 assert (ROOT / code).exists() or (ROOT / "maldrop_cli" / code).exists(), code
-            elif re.fullmatch(r"_?[A-Z][A-Za-z_]+", code):
-                assert re.search(rf"\b{code}\b", package), code
+            elif re.fullmatch(r"[A-Za-z_][\w.]*", code):
+                assert all(re.search(rf"\b{part}\b", sources) for part in code.split(".")), code
