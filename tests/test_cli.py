@@ -404,7 +404,7 @@ USAGE = [
     (("compare", "--baseline", "none", "--dropout", "vanilla,maldrop"), "not among --dropout"),
     (("compare", "--margin", "nan"), "--margin"),
     (("compare", "--seeds", "none"), "--seeds"),
-    (("comapre",), "did you mean 'compare'?"),
+    (("comapre",), "Did you mean 'compare'?"),
     (("train", *TINY, "--rho", "257"), "0 to 256"),
     (("train", *TINY, "--rho", "-1"), "0 to 256"),
     (("train", *TINY, "--rho", "1,2"), "takes one"),

@@ -18,7 +18,7 @@ from maldrop_cli.data.load import ImageData
 from maldrop_cli.executors import Execution, open_executor
 from maldrop_cli.machine import environment
 from maldrop_cli.models import check_batches, describe_head
-from maldrop_cli.models.variants import Head, check_variant
+from maldrop_cli.models.variants import Head
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.render.runs import failures
@@ -59,11 +59,10 @@ class Session:
         return build(self.settings.values, self.head, self.store.preset, self.settings.given, references)
 
     def check(self, plan: Sequence[RunConfig]) -> torch.device:
-        """The device; UsageError where it, or the model's width, can't take one of the runs."""
+        """The device; UsageError where it can't take one of the runs."""
         device = self.execution.resolve_device()
         for config in plan:
             check_deterministic(config, device)
-            check_variant(config, self.head(config))
         return device
 
     def run(self, plan: Sequence[RunConfig], checkpoints: CheckpointPolicy | None = None) -> list[RunRecord]:

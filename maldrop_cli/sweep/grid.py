@@ -63,13 +63,16 @@ def build_timed(values: Values, head: Heads) -> list[RunConfig]:
 
 def resolve_rho(config: RunConfig, head: Heads, rhos: Mapping[str, Quantity]) -> RunConfig:
     """``config`` with ``rhos``, of rho and rho_end, as numbers of what its variant drops. UsageError where there are
-    too few of these, or none."""
-    check_variant(replace(config, rho=0), head(config))
+    too few of these, or the variant can't be had."""
+    last_layer = head(config)
+    check_variant(replace(config, rho=0), last_layer)
     if not config.has_rho:
         return config
-    units = head(config).units(config.unit)
+    units = last_layer.units(config.unit)
     counts: dict[str, Any] = {name: each.count(units, name, config.unit) for name, each in rhos.items()}
-    return replace(config, **counts)
+    resolved = replace(config, **counts)
+    check_variant(resolved, last_layer)
+    return resolved
 
 
 def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
