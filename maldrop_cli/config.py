@@ -104,6 +104,16 @@ class PassRate(StrEnum):
     NONE = "none"
 
 
+class Perturbation(StrEnum):
+    OCCLUDE = "occlude"
+    OCCLUDE_CENTRE = "occlude-centre"
+    NOISE = "noise"
+    BLUR = "blur"
+    NEURONS = "neurons"
+    WORST_NEURONS = "worst-neurons"
+    WORST_NEURONS_JOINT = "worst-neurons-joint"
+
+
 class Executor(StrEnum):
     AUTO = "auto"
     SERIAL = "serial"

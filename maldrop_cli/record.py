@@ -31,6 +31,8 @@ class EpochRow:
     ``turnover`` is how much of the dropping moved to other neurons since the epoch before, 0 to 1. ``probe_loss`` and
     ``raised_*`` are measured on the probe batch with ``--fidelity``: the loss without dropping, and by how much the
     run's own mask, the jointly worst set, and at most any set raises it. None where it was not measured.
+
+    ``robustness``: validation top-1 in percent under perturbations, by the keys of a RobustnessPlan.
     """
 
     epoch: int
@@ -46,6 +48,16 @@ class EpochRow:
     raised_mask: float | None = None
     raised_joint: float | None = None
     raised_ceiling: float | None = None
+    robustness: dict[str, float] = field(default_factory=dict)
+
+    def value(self, metric: str) -> float | None:
+        """A measurement by name: a field, ``top1_occlude_0.5``, or ``top1_occlude``, the mean over its severities."""
+        if not metric.startswith("top1_"):
+            found: float | None = getattr(self, metric)
+            return found
+        wanted = metric.removeprefix("top1_")
+        values = [value for key, value in self.robustness.items() if wanted in (key, key.rpartition("_")[0])]
+        return sum(values) / len(values) if values else None
 
     @property
     def fidelity(self) -> float | None:
@@ -134,13 +146,15 @@ def from_json(stored: dict[str, Any]) -> RunRecord:
 def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
     """Epoch rows; KeyError, TypeError or ValueError where a field is missing or no number."""
 
-    def read(row: dict[str, Any], each: Field[Any]) -> int | float | None:
-        value: Any = row[each.name] if each.default is MISSING else row.get(each.name)
+    def read(row: dict[str, Any], each: Field[Any]) -> Any:
+        value: Any = row[each.name] if each.default is each.default_factory is MISSING else row.get(each.name)
+        if each.name == "robustness":
+            return {str(key): float(top1) for key, top1 in (value or {}).items()}
         if value is None and "None" in str(each.type):
             return None
         return int(value) if each.name == "epoch" else float(value)
 
-    return tuple(EpochRow(**{each.name: read(row, each) for each in _FIELDS}) for row in stored)  # type: ignore[arg-type]
+    return tuple(EpochRow(**{each.name: read(row, each) for each in _FIELDS}) for row in stored)
 
 
 _FIELDS = fields(EpochRow)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from maldrop_cli import mask_metrics
 from maldrop_cli.config import RunConfig, UsageError
@@ -64,23 +65,25 @@ def train_run(
     clock: Callable[[], float] = time.perf_counter,
     *,
     state: dict[str, Any] | None = None,
+    measure: Callable[[Training], dict[str, float]] = lambda training: {},
     after_epoch: Callable[[Training], bool] = lambda training: False,
 ) -> RunRecord:
     """Train the run that ``record`` describes, on ``data`` (already on ``device``), and return the finished record.
 
-    ``on_epoch`` is called after each epoch, and ``after_epoch`` with the run under way; when that returns True, the run
-    stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes on from: on a CPU with as many
-    threads the numbers are those of a run that never stopped, bit for bit. Initial weights and the order of the batches
-    depend on the seed alone, so that the runs of one seed are paired. ``train_seconds`` covers shuffling, normalising
-    and the training steps, with the device synchronised before and after, and leaves out loading the data and
-    evaluation. A loss that is not finite ends the run with the status ``diverged``.
-    """
+    After each epoch ``measure`` gives its robustness, ``on_epoch`` is called, and ``after_epoch`` with the run under
+    way; when that returns True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
+    on from: on a CPU with as many threads the numbers are those of a run that never stopped, bit for bit. Initial
+    weights and the order of the batches depend on the seed alone, so that the runs of one seed are paired.
+    ``train_seconds`` covers shuffling, normalising and the training steps, with the device synchronised before and
+    after, and leaves out loading the data and evaluation. A loss that is not finite ends the run with the status
+    ``diverged``."""
     with _determinism(record.config.deterministic):
         training = Training(record.config, data, device, clock)
         if state is not None:
             training.restore(state)
         while training.done < record.config.epochs:
-            row = training.epoch()
+            row = replace(training.epoch(), robustness=measure(training))
+            training.rows[-1] = row
             on_epoch(row)
             record = replace(record, epochs=tuple(training.rows))
             if row.train_loss is None or row.val_loss is None:
@@ -243,12 +246,17 @@ def evaluate(model: Classifier, normalise: Normalise, split: Split, batch_size: 
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         logits = model(normalise(images))
         losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
+        best = best_hits(logits, labels)
         hits.append(torch.stack([best[:, 0].sum(), best.sum()]))
     examples = len(split.labels)
     top1, top5 = torch.stack(hits).sum(0).tolist()
     loss = float(torch.stack(losses).cpu().double().sum())  # on the CPU: not every device has float64
     return loss / examples, 100 * top1 / examples, 100 * top5 / examples
+
+
+def best_hits(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """Whether each of the five highest logits, or of all, is that of the label; the highest first."""
+    return logits_NC.topk(min(5, logits_NC.shape[1]), dim=1).indices == labels_N.unsqueeze(1)
 
 
 def _finite(value: float) -> float | None:

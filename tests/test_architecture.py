@@ -19,6 +19,7 @@ LAYERS = [
     {"data", "machine"},
     {"models", "mask_metrics"},
     {"train"},
+    {"robustness"},
     {"runs"},
     {"analysis"},
     {"sweep"},

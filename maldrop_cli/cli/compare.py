@@ -9,6 +9,7 @@ import typer
 from maldrop_cli.cli.options import (
     SEEDED,
     DataOptions,
+    MeasureOptions,
     OutputOptions,
     PlotOptions,
     Settings,
@@ -27,11 +28,12 @@ BASELINE = typer.Option(
 )
 
 
-@command(SEEDED, several=("dropout",), dropout="none,vanilla,maldrop,random")
+@command(SEEDED, several=("dropout",), dropout="none,vanilla,maldrop,random", robustness="occlude=0.5 neurons=0.9")
 def compare(
     settings: Settings,
     data: DataOptions,
     store: StoreOptions,
+    measured: MeasureOptions,
     execution: Execution,
     output: OutputOptions,
     plotting: PlotOptions,
@@ -58,7 +60,7 @@ def compare(
     from maldrop_cli.render.tables import plural
     from maldrop_cli.sweep.grid import over_seeds
 
-    session = Session(settings, data, store, output, execution)
+    session = Session(settings, data, store, measured, output, execution)
     points = session.build()
     records = session.run(over_seeds(points, named_seeds, rotate=True))
 

@@ -31,6 +31,7 @@ from maldrop_cli.config import (
     TRAINING,
     DataConfig,
     Metric,
+    Perturbation,
     PlotKind,
     Preset,
     RunConfig,
@@ -41,6 +42,7 @@ from maldrop_cli.config import (
     unknown_name,
 )  # fmt: skip
 from maldrop_cli.files import check_writable
+from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity
 from maldrop_cli.sweep import grammar
 
 MAIN = ("dropout", "rho", "dataset", "model", "epochs")  # they come first in --help
@@ -87,6 +89,23 @@ class StoreOptions:
         None, "Epochs between checkpoints, from which the same command resumes after a crash; 0: if interrupted. "
         "The default is 1 for compare and sweep, 0 for train.", RARE,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    robustness: str = setting(
+        "off", "Top-1 with something hidden: PERTURBATION=SEVERITY[,SEVERITY] with blanks between, of "
+        f"{', '.join(Perturbation)}; also every=N, standard, off.", MACHINE,
+    )  # fmt: skip
+    keep_weights: bool = setting(False, "Keep the weights of finished runs, to measure more of them later.", MACHINE)
+
+    @functools.cached_property
+    def plan(self) -> RobustnessPlan:
+        """Of ``robustness``; UsageError where it makes no sense."""
+        return read_robustness(self.robustness)
+
+    def __post_init__(self) -> None:
+        self.plan  # noqa: B018  # a wrong one is an error before any work
 
 
 @dataclass(frozen=True)
@@ -155,6 +174,23 @@ def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
     for value in values:
         SETTINGS[name].check(SETTINGS[name].flag or name, value)
     return values
+
+
+def read_robustness(text: str) -> RobustnessPlan:
+    """A plan from ``--robustness``; UsageError for what it can't be, with the nearest name."""
+    severities: list[tuple[Perturbation, float]] = []
+    every = 0
+    for item in text.split():
+        name, sign, values = item.partition("=")
+        if name == "standard" and not sign:
+            severities += read_robustness(STANDARD).severities
+        elif name == "every" and values.isdecimal() and int(values) > 0:
+            every = int(values)
+        elif name != "off" or sign:
+            perturbation = parse_name(Perturbation, name, "robustness")
+            found = grammar.parse_numbers(values, f"robustness {name}")
+            severities += [(perturbation, check_severity(perturbation, each)) for each in found]
+    return RobustnessPlan(tuple(dict.fromkeys(severities)), every)
 
 
 def words(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from rich.console import Console
 
-from maldrop_cli.cli.options import DataOptions, OutputOptions, Settings, StoreOptions
+from maldrop_cli.cli.options import DataOptions, MeasureOptions, OutputOptions, Settings, StoreOptions
 from maldrop_cli.config import DataConfig, Dropout, MaldropError, RunConfig
 from maldrop_cli.data import load as datasets
 from maldrop_cli.data.load import ImageData
@@ -47,6 +47,7 @@ class Session:
     settings: Settings
     data: DataOptions
     store: StoreOptions
+    measured: MeasureOptions
     output: OutputOptions
     execution: Execution = field(default_factory=Execution)
 
@@ -63,6 +64,7 @@ class Session:
         device = self.execution.resolve_device()
         for config in plan:
             check_deterministic(config, device)
+            self.measured.plan.check_width(self.head(config).width)
         return device
 
     def run(self, plan: Sequence[RunConfig], checkpoints: CheckpointPolicy | None = None) -> list[RunRecord]:
@@ -86,6 +88,7 @@ class Session:
             spec = RunnerSpec(
                 plan[0].data, self.data.data_dir, digest, executor.device, self.execution.threads_per_run,
                 self.store.out.resolve(), self.store.fresh, policy, executor.workers,
+                self.measured.plan, self.measured.keep_weights,
             )  # fmt: skip
             runner = Runner(spec, loaded, torch.device("cpu") if self.execution.remote else device)
 
@@ -137,7 +140,9 @@ class Session:
     @functools.cached_property
     def _finished(self) -> set[str]:
         """Stored runs that would be reused, whatever their images."""
-        return set() if self.store.fresh else {run.config.run_id("") for run in self._stored if run.finished}
+        if self.store.fresh:
+            return set()
+        return {run.config.run_id("") for run in self._stored if run.finished and self.measured.plan.covered_by(run)}
 
     @functools.cached_property
     def _stored(self) -> list[RunRecord]:

@@ -9,6 +9,7 @@ from maldrop_cli.cli.options import (
     SEEDED,
     SWEPT,
     DataOptions,
+    MeasureOptions,
     OutputOptions,
     PlotOptions,
     Settings,
@@ -26,6 +27,7 @@ def sweep(
     settings: Settings,
     data: DataOptions,
     store: StoreOptions,
+    measured: MeasureOptions,
     execution: Execution,
     output: OutputOptions,
     plotting: PlotOptions,
@@ -52,7 +54,7 @@ def sweep(
     from maldrop_cli.runs.store import Store
     from maldrop_cli.sweep.grid import REFERENCES, aliases, distinct, over_seeds, trained_as
 
-    session = Session(settings, data, store, output, execution)
+    session = Session(settings, data, store, measured, output, execution)
     points = session.build(REFERENCES)
     trained = trained_as(points, session.head)
     plan = over_seeds(distinct(trained), named_seeds)

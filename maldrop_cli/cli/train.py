@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from maldrop_cli.cli.options import DataOptions, OutputOptions, Settings, StoreOptions, command
+from maldrop_cli.cli.options import DataOptions, MeasureOptions, OutputOptions, Settings, StoreOptions, command
 from maldrop_cli.config import MACHINE, SETTINGS, setting
 from maldrop_cli.executors import Execution, Machine
 from maldrop_cli.files import check_writable
@@ -35,6 +35,7 @@ def train(
     settings: Settings,
     data: DataOptions,
     store: StoreOptions,
+    measured: MeasureOptions,
     machine: Machine,
     files: TrainOptions,
     output: OutputOptions,
@@ -48,7 +49,7 @@ def train(
     from maldrop_cli.runs import checkpoint
     from maldrop_cli.runs.runner import CheckpointPolicy
 
-    session = Session(settings, data, store, output, Execution(machine.device, machine.threads))
+    session = Session(settings, data, store, measured, output, Execution(machine.device, machine.threads))
     [config] = session.build()
     start = checkpoint.read(files.resume) if files.resume else None
     if start and files.resume:

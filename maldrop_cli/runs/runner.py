@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,8 @@ from maldrop_cli.config import DataConfig, MaldropError, RunConfig, one_line
 from maldrop_cli.data.load import ImageData, load
 from maldrop_cli.machine import use_machine
 from maldrop_cli.record import EpochRow, RunRecord, Status, rows_from_json
+from maldrop_cli.robustness.evaluate import top1_under
+from maldrop_cli.robustness.plan import RobustnessPlan
 from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint
 from maldrop_cli.runs.events import Ended, Job, Started, Stop, Tell, Train, Trained, Waiting, Warned
@@ -33,7 +35,8 @@ class CheckpointPolicy:
 @dataclass(frozen=True)
 class RunnerSpec:
     """What a runner needs, to be sent to another process. ``digest``: of the data. ``threads``: CPU threads of a run,
-    None: torch's default. ``fresh``: train again what is finished. ``workers``: concurrent runs, for the records."""
+    None: torch's default. ``fresh``: train again what is finished. ``workers``: concurrent runs, for the records.
+    ``robustness``: what is measured beside accuracy; ``keep_weights``: of finished runs, to measure more later."""
 
     data: DataConfig
     data_dir: Path | None
@@ -44,6 +47,8 @@ class RunnerSpec:
     fresh: bool = False
     checkpoints: CheckpointPolicy = CheckpointPolicy()
     workers: int = 1
+    robustness: RobustnessPlan = field(default_factory=RobustnessPlan)
+    keep_weights: bool = False
 
     def open(self) -> Train:
         """Load the data and find the device."""
@@ -67,7 +72,11 @@ class Runner:
         return start_record(config, self.data, self.spec.digest, self.device, self.spec.workers)
 
     def finished(self, config: RunConfig) -> RunRecord | None:
-        """The stored record, if the run was trained and nothing is left to train."""
+        """The stored record, if the run was trained and nothing is left to train or to measure."""
+        stored = self._trained(config)
+        return stored if stored and self.spec.robustness.covered_by(stored) else None
+
+    def _trained(self, config: RunConfig) -> RunRecord | None:
         stored = self.store.load(config.run_id(self.spec.digest))
         return stored if stored and stored.finished and not stored.trained_as else None
 
@@ -82,7 +91,7 @@ class Runner:
         spec, policy = self.spec, self.spec.checkpoints
         self.store.warn = lambda message: tell(Warned(message))
         again = spec.fresh or policy.save is not None
-        if not again and (stored := self.finished(job.config)):
+        if not again and (stored := self.finished(job.config) or self._measured_again(job, tell)):
             return Ended(job, stored, True)
         record = self.blank(job.config)
         lock = self.store.lock(record.run_id, give_up=_now)
@@ -95,9 +104,10 @@ class Runner:
                 return Ended(job, stored, True)
             stored_start = self._stored_checkpoint(record.run_id) if not spec.fresh or job.attempt else None
             start = max(filter(None, (policy.start, stored_start)), key=lambda each: each.epochs, default=None)
+            rows: tuple[EpochRow, ...] = ()
             if start:
-                record = _mark_moved(record, start)
-            rows = rows_from_json(start.training["rows"]) if start else ()
+                record, rows = _mark_moved(record, start), self._measured_rows(start, job.config)
+                start = replace(start, training={**start.training, "rows": [asdict(row) for row in rows]})
             self.store.start(record, rows)
             tell(Started(job, len(rows)))
             return Ended(job, self._train(record, start, job, tell, stop), False)
@@ -114,15 +124,20 @@ class Runner:
             nonlocal last
             stopping, final = stop(), training.done == record.config.epochs
             due = bool(policy.every) and training.done % policy.every == 0
-            if policy.save if final else due or stopping:
+            if (policy.save or self.spec.keep_weights) if final else due or stopping:
                 last = Checkpoint.of(record, training)
                 if not final:
-                    store.write_checkpoint(record.run_id, last)
+                    store.write_checkpoint(store.checkpoint(record.run_id), last)
             return stopping
+
+        def measure(training: Training) -> dict[str, float]:
+            due = self.spec.robustness.due(training.done, record.config.epochs)
+            return self._robustness(training) if due else {}
 
         try:
             state = start.training if start else None
-            ended = train_run(record, self._data_on_device, self.device, on_epoch, state=state, after_epoch=after_epoch)
+            data, device = self._data_on_device, self.device
+            ended = train_run(record, data, device, on_epoch, state=state, measure=measure, after_epoch=after_epoch)
         except (MaldropError, OSError):  # the disk, or a listener: no fault of this run
             raise
         except Exception as error:
@@ -130,9 +145,39 @@ class Runner:
         if ended.status is Status.UNFINISHED:
             return ended
         store.finish(ended)
-        if policy.save and ended.status is Status.DONE and last:
-            _save(policy.save, replace(last, config=ended.config))
+        if ended.status is Status.DONE and last:
+            if self.spec.keep_weights:
+                store.write_checkpoint(store.weights(record.run_id), last)
+            if policy.save:
+                _save(policy.save, replace(last, config=ended.config))
         return ended
+
+    def _measured_rows(self, start: Checkpoint, config: RunConfig) -> tuple[EpochRow, ...]:
+        """Those of a checkpoint; of a shorter run, the last one was measured where this one is not."""
+        rows, plan = rows_from_json(start.training["rows"]), self.spec.robustness
+        return tuple(row if plan.due(row.epoch, config.epochs) else replace(row, robustness={}) for row in rows)
+
+    def _robustness(self, training: Training) -> dict[str, float]:
+        config, plan = training.config, self.spec.robustness
+        return top1_under(training.model, training.normalise, training.data.val, config.batch_size, plan, config.seed)
+
+    def _measured_again(self, job: Job, tell: Tell) -> RunRecord | None:
+        """The record of a finished run with the robustness that it lacks, from its weights; None where they were not
+        kept, or it is not finished."""
+        stored = self._trained(job.config)
+        if stored is None:
+            return None
+        weights, name = self.store.weights(stored.run_id), f"run {stored.run_id}"
+        if not weights.exists():
+            tell(Warned(f"{name} is trained again for --robustness, as its weights were not kept (--keep-weights)"))
+            return None
+        training = Training(job.config, self._data_on_device, self.device)
+        training.restore(checkpoint.read(weights).training)
+        last = replace(stored.epochs[-1], robustness=stored.epochs[-1].robustness | self._robustness(training))
+        record = replace(stored, epochs=(*stored.epochs[:-1], last))
+        self.store.finish(record)
+        tell(Warned(f"{name} is evaluated again from its weights, not trained"))
+        return record
 
     def record_failure(self, config: RunConfig, reason: str) -> RunRecord:
         """The record of a run whose worker died once too often. Nothing is written while another process trains it;

@@ -99,12 +99,16 @@ class Store:
         """Where the checkpoint of a run under way lies."""
         return self.root / run_id / "checkpoint.pt"
 
-    def write_checkpoint(self, run_id: str, content: Checkpoint) -> None:
-        """Replace the checkpoint of a run under way."""
+    def weights(self, run_id: str) -> Path:
+        """The path of the checkpoint that is kept of a finished run, if one is."""
+        return self.root / run_id / "weights.pt"
+
+    def write_checkpoint(self, path: Path, content: Checkpoint) -> None:
+        """Write one of the checkpoints of a run."""
         from maldrop_cli.runs import checkpoint  # imports torch, which a report does without
 
         with self._explained():
-            checkpoint.write(self.checkpoint(run_id), content)
+            checkpoint.write(path, content)
 
     def load(self, run_id: str) -> RunRecord | None:
         """A stored run, finished or not; None, after a warning if it is damaged, when there is nothing to read."""

@@ -1,0 +1,56 @@
+"""What is hidden from a network after training, and how much of it. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maldrop_cli.config import Perturbation, UsageError
+from maldrop_cli.record import RunRecord, Status
+
+MAX_SEVERITY = {Perturbation.BLUR: 0.3}  # a share; the others': 1
+COUNTED = (Perturbation.WORST_NEURONS, Perturbation.WORST_NEURONS_JOINT)  # a number of neurons, up to the width
+STANDARD = "occlude=0.25,0.5 occlude-centre=0.25 noise=0.2 blur=0.1 neurons=0.5,0.9 worst-neurons=64"
+
+
+@dataclass(frozen=True)
+class RobustnessPlan:
+    """``severities``: pairs of a perturbation and a severity. ``every``: epochs between evaluations; 0: after the last
+    one only."""
+
+    severities: tuple[tuple[Perturbation, float], ...] = ()
+    every: int = 0
+
+    @property
+    def keys(self) -> list[str]:
+        """One for each measurement, as in EpochRow.robustness."""
+        return [key(*each) for each in self.severities]
+
+    def due(self, epoch: int, epochs: int) -> bool:
+        """Whether to evaluate after ``epoch`` of so many ``epochs``."""
+        return bool(self.severities) and (epoch == epochs or (self.every > 0 and epoch % self.every == 0))
+
+    def covered_by(self, run: RunRecord) -> bool:
+        """Whether a finished run has all these measurements; one that diverged has nothing to measure."""
+        return run.status is not Status.DONE or set(self.keys) <= run.epochs[-1].robustness.keys()
+
+    def check_width(self, width: int) -> None:
+        """UsageError for more neurons than the layer has."""
+        for perturbation, severity in self.severities:
+            if perturbation in COUNTED and severity > width:
+                raise UsageError("robustness", f"{perturbation}={severity:g}, and the layer has {width} neurons")
+
+
+def key(perturbation: Perturbation, severity: float) -> str:
+    """``occlude_0.5``."""
+    return f"{perturbation}_{severity:g}"
+
+
+def check_severity(perturbation: Perturbation, severity: float) -> float:
+    """``severity``; UsageError where it is out of range."""
+    if perturbation in COUNTED:
+        if severity < 0 or severity != int(severity):
+            raise UsageError("robustness", f"{perturbation}={severity:g} is not a whole number of neurons")
+    elif not 0 <= severity <= MAX_SEVERITY.get(perturbation, 1.0):
+        highest = MAX_SEVERITY.get(perturbation, 1.0)
+        raise UsageError("robustness", f"{perturbation}={severity:g} is not a share from 0 to {highest:g}")
+    return severity
