@@ -251,7 +251,8 @@ class Setting:
         if isinstance(value, int) and isinstance(self.low, int):
             check_whole(name, value, self.low, self.high)
         elif not (self.low <= value <= self.high and math.isfinite(value)) or (self.above and value == self.low):
-            allowed = "a number from 0 to 1" if self.high == 1 else "a finite number of at least 0"
+            bounded = f"a number from {self.low:g} to {self.high:g}"
+            allowed = "a finite number of at least 0" if math.isinf(self.high) else bounded
             raise UsageError(name, f"{value} is not {'a finite number above 0' if self.above else allowed}")
 
 
@@ -352,6 +353,14 @@ class RunConfig:
     momentum: float = setting(0.9, "SGD's momentum.", TRAINING, low=0.0)
     weight_decay: float = setting(0.0, "SGD's L2 penalty.", TRAINING, low=0.0)
     seed: int = setting(0, "Of weights, batch order and noise.", TRAINING)
+    train_images: int = setting(
+        0, "Train on so many images, drawn from the seed, each class in its share; 0: all.", DATA,
+        when=lambda run: run.train_images > 0,
+    )  # fmt: skip
+    tune_split: float = setting(
+        0.0, "Share of the training images to tune on: best: and the best point go by these.", DATA, low=0.0, high=0.9,
+        when=lambda run: run.tune_split > 0,
+    )  # fmt: skip
     deterministic: bool = setting(False, "Only deterministic algorithms, slower on CUDA.", RARE)
     fidelity_every: int = setting(
         0, "every=N: each N epochs, compare the mask with the jointly worst on a probe batch; off.",

@@ -32,7 +32,8 @@ class EpochRow:
     ``raised_*`` are measured on the probe batch with ``--fidelity``: the loss without dropping, and by how much the
     run's own mask, the jointly worst set, and at most any set raises it. None where it was not measured.
 
-    ``robustness``: validation top-1 in percent under perturbations, by the keys of a RobustnessPlan.
+    ``robustness``: validation top-1 in percent under perturbations, by the keys of a RobustnessPlan. ``tune``: the same
+    of the tuning images, with ``val_top1``, ``val_top5`` and ``val_loss`` among the keys.
     """
 
     epoch: int
@@ -49,14 +50,20 @@ class EpochRow:
     raised_joint: float | None = None
     raised_ceiling: float | None = None
     robustness: dict[str, float] = field(default_factory=dict)
+    tune: dict[str, float] = field(default_factory=dict)
 
     def value(self, metric: str) -> float | None:
-        """A measurement by name: a field, ``top1_occlude_0.5``, or ``top1_occlude``, the mean over its severities."""
+        """A measurement by name: a field, ``top1_occlude_0.5``, ``top1_occlude``, the mean over its severities, or
+        ``top1_robustness``, that over all. With ``tune:`` before it, of the tuning images."""
+        of_tuning = metric.startswith("tune:")
+        metric = metric.removeprefix("tune:")
+        measured = self.tune if of_tuning else self.robustness
         if not metric.startswith("top1_"):
-            found: float | None = getattr(self, metric)
+            found: float | None = self.tune.get(metric) if of_tuning else getattr(self, metric)
             return found
         wanted = metric.removeprefix("top1_")
-        values = [value for key, value in self.robustness.items() if wanted in (key, key.rpartition("_")[0])]
+        hidden = {key: value for key, value in measured.items() if not key.startswith("val_")}
+        values = [each for key, each in hidden.items() if wanted in (key, key.rpartition("_")[0], "robustness")]
         return sum(values) / len(values) if values else None
 
     @property
@@ -148,7 +155,7 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
 
     def read(row: dict[str, Any], each: Field[Any]) -> Any:
         value: Any = row[each.name] if each.default is each.default_factory is MISSING else row.get(each.name)
-        if each.name == "robustness":
+        if each.name in ("robustness", "tune"):
             return {str(key): float(top1) for key, top1 in (value or {}).items()}
         if value is None and "None" in str(each.type):
             return None

@@ -19,6 +19,7 @@ from torch import Tensor
 from maldrop_cli import mask_metrics
 from maldrop_cli.config import RunConfig, UsageError
 from maldrop_cli.data.load import ImageData, Split
+from maldrop_cli.data.subsets import training_parts
 from maldrop_cli.machine import environment, random_state, set_random_state, synchronize
 from maldrop_cli.models import (
     Classifier,
@@ -65,13 +66,13 @@ def train_run(
     clock: Callable[[], float] = time.perf_counter,
     *,
     state: dict[str, Any] | None = None,
-    measure: Callable[[Training], dict[str, float]] = lambda training: {},
+    measure: Callable[[Training], dict[str, Any]] = lambda training: {},
     after_epoch: Callable[[Training], bool] = lambda training: False,
 ) -> RunRecord:
     """Train the run that ``record`` describes, on ``data`` (already on ``device``), and return the finished record.
 
-    After each epoch ``measure`` gives its robustness, ``on_epoch`` is called, and ``after_epoch`` with the run under
-    way; when that returns True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
+    After each epoch ``measure`` gives further fields of its row, ``on_epoch`` is called, and ``after_epoch``; when that
+    returns True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
     on from: on a CPU with as many threads the numbers are those of a run that never stopped, bit for bit. Initial
     weights and the order of the batches depend on the seed alone, so that the runs of one seed are paired.
     ``train_seconds`` covers shuffling, normalising and the training steps, with the device synchronised before and
@@ -82,7 +83,8 @@ def train_run(
         if state is not None:
             training.restore(state)
         while training.done < record.config.epochs:
-            row = replace(training.epoch(), robustness=measure(training))
+            row = training.epoch()
+            row = replace(row, **measure(training))
             training.rows[-1] = row
             on_epoch(row)
             record = replace(record, epochs=tuple(training.rows))
@@ -128,7 +130,8 @@ class Training:
     def __init__(
         self, config: RunConfig, data: ImageData, device: torch.device, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.config, self.data, self.device, self.clock = config, data, device, clock
+        train, self.tune = training_parts(data.train, config)
+        self.config, self.data, self.device, self.clock = config, replace(data, train=train), device, clock
         torch.manual_seed(stream(config.seed, "init"))
         self.noise = torch.Generator(device).manual_seed(stream(config.seed, "selector"))
         self.model = build_model(config, data.shape, len(data.classes), self.noise).to(device)

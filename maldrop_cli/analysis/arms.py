@@ -35,14 +35,14 @@ class Arm:
         return trained and replace(trained, seed=0)
 
     def metric(self, name: str, epoch: int | None = None) -> Interval:
-        """Mean and 95 % interval over the finished seeds of a field of EpochRow; the default epoch is the last."""
+        """Mean and 95 % interval over the finished seeds of :meth:`EpochRow.value`; the default epoch is the last."""
         values = self.values(name, epoch)
         return t_interval([values[seed] for seed in sorted(values)])
 
     def values(self, name: str, epoch: int | None = None) -> dict[int, float]:
         """By seed; seeds without that value are left out."""
         rows = {seed: run.at(epoch or self.config.epochs) for seed, run in self.done.items()}
-        values = {seed: getattr(row, name) for seed, row in rows.items() if row}
+        values = {seed: row.value(name) for seed, row in rows.items() if row}
         return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def of_runs(self, name: str) -> Interval:

@@ -83,35 +83,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdicts(differences: Sequence[Sequence[float]], margin: float) -> list[Difference]:
-    """A verdict for each arm from its paired differences to the baseline (arm minus baseline, one a seed).
+def verdicts(
+    differences: Sequence[Sequence[float]], margins: Sequence[float], signs: Sequence[float] | None = None
+) -> list[Difference]:
+    """A verdict for each test from its paired differences to the baseline (arm minus baseline, one a seed).
 
-    Two-sided paired t-tests, Holm-corrected over the arms that can be tested; where not significant, two one-sided
-    t-tests within +- ``margin``. An arm with fewer than ``MIN_SEEDS`` seeds can't be tested, nor one whose
-    differences are all the same: without spread a t-test would take three equal accuracies for certainty.
+    Two-sided paired t-tests, Holm-corrected over those that can be made; where not significant, two one-sided t-tests
+    within +- the margin. Fewer than ``MIN_SEEDS`` seeds can't be tested, nor differences that are all the same: without
+    spread a t-test would take three equal accuracies for certainty. ``signs``: 1 where more is better, the default,
+    else -1.
     """
     p_values = {index: p for index, values in enumerate(differences) if math.isfinite(p := _p_two_sided(values))}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return [
-        _verdict(values, p_values.get(index, math.nan), corrected.get(index, math.nan), margin, len(p_values))
-        for index, values in enumerate(differences)
+        _verdict(values, (p_values.get(index, math.nan), corrected.get(index, math.nan)), margin, sign, len(p_values))
+        for index, (values, margin, sign) in enumerate(
+            zip(differences, margins, signs or [1.0] * len(differences), strict=True)
+        )
     ]
 
 
-def _verdict(values: Sequence[float], p: float, p_holm: float, margin: float, tests: int) -> Difference:
+def _verdict(values: Sequence[float], p: tuple[float, float], margin: float, sign: float, tests: int) -> Difference:
     interval = t_interval(values)
     if interval.n < MIN_SEEDS:
-        return Difference(interval, p, p_holm, Outcome.TOO_FEW)
+        return Difference(interval, *p, Outcome.TOO_FEW)
     if _without_spread(values):
-        outcome = Outcome.EQUIVALENT if abs(interval.mean) < NO_SPREAD else Outcome.INCONCLUSIVE
-        return Difference(interval, p, p_holm, outcome)
-    if p_holm < ALPHA:
-        return Difference(interval, p, p_holm, Outcome.BETTER if interval.mean > 0 else Outcome.WORSE)
+        return Difference(interval, *p, Outcome.EQUIVALENT if abs(interval.mean) < NO_SPREAD else Outcome.INCONCLUSIVE)
+    if p[1] < ALPHA:
+        return Difference(interval, *p, Outcome.BETTER if sign * interval.mean > 0 else Outcome.WORSE)
     deviation = float(np.std(values, ddof=1))
     if _p_equivalence(interval.mean, deviation, interval.n, margin) < ALPHA:
-        return Difference(interval, p, p_holm, Outcome.EQUIVALENT)
+        return Difference(interval, *p, Outcome.EQUIVALENT)
     more = seeds_to_decide(interval.mean, deviation, interval.n, margin, tests)
-    return Difference(interval, p, p_holm, Outcome.INCONCLUSIVE, more)
+    return Difference(interval, *p, Outcome.INCONCLUSIVE, more)
 
 
 def _without_spread(values: Sequence[float]) -> bool:

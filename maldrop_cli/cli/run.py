@@ -15,6 +15,7 @@ from maldrop_cli.cli.options import DataOptions, MeasureOptions, OutputOptions, 
 from maldrop_cli.config import DataConfig, Dropout, MaldropError, RunConfig
 from maldrop_cli.data import load as datasets
 from maldrop_cli.data.load import ImageData
+from maldrop_cli.data.subsets import training_parts
 from maldrop_cli.executors import Execution, open_executor
 from maldrop_cli.machine import environment
 from maldrop_cli.models import check_batches, describe_head
@@ -81,7 +82,7 @@ class Session:
             store.prepare()
             loaded = datasets.load(plan[0].data, self.data.data_dir, progress.preparing, progress.warn)
             for config in plan:
-                check_batches(config, loaded.shape, len(loaded.train.labels))
+                check_batches(config, loaded.shape, len(training_parts(loaded.train, config)[0].labels))
             digest = loaded.digest()
             if policy.start:
                 check_data(policy.start, digest, device.type)

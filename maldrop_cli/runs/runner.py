@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint
 from maldrop_cli.runs.events import Ended, Job, Started, Stop, Tell, Train, Trained, Waiting, Warned
 from maldrop_cli.runs.store import Store
-from maldrop_cli.train import Training, start_record, train_run
+from maldrop_cli.train import Training, evaluate, start_record, train_run
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ class Runner:
                     store.write_checkpoint(store.checkpoint(record.run_id), last)
             return stopping
 
-        def measure(training: Training) -> dict[str, float]:
+        def measure(training: Training) -> dict[str, Any]:
             due = self.spec.robustness.due(training.done, record.config.epochs)
-            return self._robustness(training) if due else {}
+            return self._measured(training) if due or training.done == record.config.epochs else {}
 
         try:
             state = start.training if start else None
@@ -155,11 +156,20 @@ class Runner:
     def _measured_rows(self, start: Checkpoint, config: RunConfig) -> tuple[EpochRow, ...]:
         """Those of a checkpoint; of a shorter run, the last one was measured where this one is not."""
         rows, plan = rows_from_json(start.training["rows"]), self.spec.robustness
-        return tuple(row if plan.due(row.epoch, config.epochs) else replace(row, robustness={}) for row in rows)
+        return tuple(
+            row if plan.due(row.epoch, config.epochs) else replace(row, robustness={}, tune={}) for row in rows
+        )
 
-    def _robustness(self, training: Training) -> dict[str, float]:
-        config, plan = training.config, self.spec.robustness
-        return top1_under(training.model, training.normalise, training.data.val, config.batch_size, plan, config.seed)
+    def _measured(self, training: Training) -> dict[str, Any]:
+        """The fields of EpochRow about robustness and the tuning images."""
+        size, plan, seed = training.config.batch_size, self.spec.robustness, training.config.seed
+        model, normalise, tune = training.model, training.normalise, training.tune
+        robustness = top1_under(model, normalise, training.data.val, size, plan, seed)
+        if tune is None:
+            return {"robustness": robustness}
+        loss, top1, top5 = evaluate(model, normalise, tune, size)
+        clean = {"val_loss": loss, "val_top1": top1, "val_top5": top5}
+        return {"robustness": robustness, "tune": clean | top1_under(model, normalise, tune, size, plan, seed)}
 
     def _measured_again(self, job: Job, tell: Tell) -> RunRecord | None:
         """The record of a finished run with the robustness that it lacks, from its weights; None where they were not
@@ -173,7 +183,8 @@ class Runner:
             return None
         training = Training(job.config, self._data_on_device, self.device)
         training.restore(checkpoint.read(weights).training)
-        last = replace(stored.epochs[-1], robustness=stored.epochs[-1].robustness | self._robustness(training))
+        before = stored.epochs[-1]
+        last = replace(before, **{name: getattr(before, name) | new for name, new in self._measured(training).items()})
         record = replace(stored, epochs=(*stored.epochs[:-1], last))
         self.store.finish(record)
         tell(Warned(f"{name} is evaluated again from its weights, not trained"))
