@@ -13,7 +13,7 @@ from maldrop_cli.analysis.stats import Difference, Interval, Outcome
 from maldrop_cli.config import RunConfig
 from maldrop_cli.record import RunRecord
 from maldrop_cli.render import runs
-from maldrop_cli.render.tables import Column, Table, interval_column, number, number_column, plural
+from maldrop_cli.render.tables import Column, Table, number, number_column, plural
 
 DIGITS = 8  # of a data digest, where it is shown
 _METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean", *runs.OF_MASKS)  # of an arm
@@ -87,7 +87,7 @@ def arm_table(
         _seeds(arms),
     ]
     if any(arm.trained_as for arm in arms):
-        columns.append(Column("", [_trained_as(arm) for arm in arms], left=True))
+        columns.append(_remarks(arms, {}))
     return Table(title, columns, notes)
 
 
@@ -96,7 +96,7 @@ def _named(arms: Sequence[Arm]) -> list[Column]:
 
 
 def _accuracy(arms: Sequence[Arm], label: object, epoch: int | None = None) -> Column:
-    return interval_column(f"top-1 % @{label}", [arm.metric("val_top1", epoch) for arm in arms])
+    return number_column(f"top-1 % @{label}", [arm.metric("val_top1", epoch) for arm in arms], 2)
 
 
 def _means(arms: Sequence[Arm], *fields: str) -> list[Column]:
@@ -109,9 +109,12 @@ def _seeds(arms: Sequence[Arm]) -> Column:
     return Column("seeds", [str(done) if done == tried else f"{done} of {tried}" for done, tried in counts])
 
 
-def _trained_as(arm: Arm) -> str:
-    """Of a point that was not trained: whose runs it shows."""
-    return f"the runs of {runs.name(arm.trained_as)}" if arm.trained_as else ""
+def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
+    """The mark of an arm, by its number, and, where it was not trained, whose runs it shows."""
+    words = [
+        (marks.get(row), arm.trained_as and f"the runs of {runs.name(arm.trained_as)}") for row, arm in enumerate(arms)
+    ]
+    return Column("", [", ".join(filter(None, each)) for each in words], left=True)
 
 
 def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = None) -> Table:
@@ -120,18 +123,18 @@ def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = 
     differences = tested.values()
     columns = [
         *(each.only(tested) for each in id_columns or _named(comparison.arms)),
-        interval_column("Δ top-1, points (95 %, uncorrected)", [each.interval for each in differences], sign=True),
+        number_column("Δ top-1, points (95 %, uncorrected)", [each.interval for each in differences], 2, sign=True),
         Column("p (Holm)", ["< 0.001" if each.p_holm < 0.001 else number(each.p_holm, 3) for each in differences]),
         Column("verdict", [_verdict(each) for each in differences], left=True),
     ]
     title = f"Against {comparison.label}, each arm's own, paired by seed, last epoch"
     if base := comparison.baseline:
         title = f"Against {runs.name(base.config)}, paired by seed, epoch {base.config.epochs}"
-    note = (
+    notes = [
         f"better, worse: Holm-corrected p below 0.05; equivalent: within ±{comparison.margin:g} points "
         "(two one-sided t-tests)."
-    )
-    return Table(title, columns, [note])
+    ]
+    return Table(title, columns, notes)
 
 
 def _verdict(difference: Difference) -> str:
@@ -147,10 +150,10 @@ def _verdict(difference: Difference) -> str:
 def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None) -> list[Table]:
     """One row an arm that counts what it drops, means over its seeds at the last epoch; no table without such an arm.
     ``id_columns``: as of :func:`arm_table`."""
-    rows = [row for row, arm in enumerate(arms) if arm.of_runs("never_passed").n]
+    rows = {row: arm for row, arm in enumerate(arms) if arm.of_runs("never_passed").n}
     if not rows:
         return []
-    counting = [arms[row] for row in rows]
+    counting = list(rows.values())
 
     def mean(arm: Arm, field: str) -> float:
         return arm.metric(field).mean * (100 if field == "turnover" else 1)
@@ -207,7 +210,6 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
     marks: dict[int, str] = {}
     if len(set(means.values())) > 1:
         marks = {max(means, key=means.__getitem__): "best", min(means, key=means.__getitem__): "worst"}
-    words = [filter(None, [marks.get(row), _trained_as(arm)]) for row, arm in enumerate(arms)]
     configs = [arm.config for arm in arms]
     rates = [[row.drop_rate for run in arm.done.values() for row in run.epochs] for arm in arms]
     columns = [
@@ -217,7 +219,7 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
         number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
         number_column("dropped %", [sum(each) / len(each) if each else None for each in rates], 2),
         _seeds(arms),
-        Column("", [", ".join(each) for each in words], left=True),
+        _remarks(arms, marks),
     ]
     notes = [*runs.schedule_settings(configs), *notes, *saturated_arms(arms)]
     styles = {"best": "green", "worst": "red"}

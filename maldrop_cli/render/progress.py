@@ -8,15 +8,14 @@ from collections.abc import Callable
 from rich import progress as rich
 from rich.console import Console
 
-from maldrop_cli.config import RunConfig
-from maldrop_cli.record import EpochRow, Status
-from maldrop_cli.render.runs import name
+from maldrop_cli.record import Status
+from maldrop_cli.render.runs import label
 from maldrop_cli.render.tables import duration, number
 from maldrop_cli.runs.events import Ended, Event, Retried, Started, Trained, Waiting, Warned
 
 
 class ProgressListener:
-    """Shows events, and counts epochs over all runs of a command, however many are trained at a time.
+    """Shows events, and counts epochs over all runs of a command, concurrent ones included.
 
     ``quiet`` shows warnings alone. The time left is the time so far, divided by the epochs trained in it, times those
     to go; reused epochs take none. ``reused``: runs that were finished already; ``resumed``: job numbers.
@@ -73,7 +72,12 @@ class ProgressListener:
                 self.trained += 1
                 self._reach(job.number, row.epoch, f"{label(job.config)}  top-1 {number(row.val_top1, 2)} %")
                 if self.plain:
-                    self._print(f"{label(job.config)}, {self._epoch(row)}")
+                    left = (self.clock() - self.began) / self.trained * (self.total - self.done)
+                    self._print(
+                        f"{label(job.config)}, epoch {row.epoch}: train loss {number(row.train_loss, 4)}, "
+                        f"val loss {number(row.val_loss, 4)}, top-1 {number(row.val_top1, 2)} %, "
+                        f"{number(row.train_seconds, 1)} s; {self.done}/{self.total}, about {duration(left)} left"
+                    )
             case Waiting(job):
                 self.warn(f"{label(job.config)}: another process trains it; waiting for its result")
             case Ended(job, record, reused):
@@ -96,18 +100,5 @@ class ProgressListener:
         if self.task is not None:
             self.bar.update(self.task, completed=self.done, description=description)
 
-    def _epoch(self, row: EpochRow) -> str:
-        left = (self.clock() - self.began) / self.trained * (self.total - self.done)
-        return (
-            f"epoch {row.epoch}: train loss {number(row.train_loss, 4)}, "
-            f"val loss {number(row.val_loss, 4)}, top-1 {number(row.val_top1, 2)} %, "
-            f"{number(row.train_seconds, 1)} s; {self.done}/{self.total}, about {duration(left)} left"
-        )
-
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def label(config: RunConfig) -> str:
-    """A run in few words."""
-    return f"{name(config)}, seed {config.seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from statistics import median_high, median_low
 from typing import Any
 
 from maldrop_cli.analysis.arms import Arm
@@ -77,6 +78,11 @@ def name(config: RunConfig, without: str = "", also: Collection[str] = ()) -> st
     return " ".join(words)
 
 
+def label(config: RunConfig) -> str:
+    """A run in few words."""
+    return f"{name(config)}, seed {config.seed}"
+
+
 def schedule_settings(configs: Iterable[RunConfig]) -> list[str]:
     """A line with the settings of the schedules that have some; none where no schedule has."""
     parts: dict[str, None] = {}
@@ -114,9 +120,6 @@ def machine_line(records: Sequence[RunRecord]) -> str:
     workers = records[0].workers
     shared = f", {workers} runs at a time, so that times are those of a shared machine" if workers > 1 else ""
     return f"Trained on {describe_machine(records[0].environment)}{shared}."
-
-
-# --- runs ------------------------------------------------------------------------------------------------------------
 
 
 def epoch_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -221,14 +224,8 @@ def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] 
 
 def failures(records: Sequence[RunRecord]) -> list[str]:
     """A line for each run that did not end well."""
-    return [
-        f"{name(run.config)}, seed {run.config.seed}: {run.status} ({run.reason})"
-        for run in records
-        if run.status in (Status.FAILED, Status.DIVERGED)
-    ]
-
-
-# --- saturation of equations (1) and (2) -----------------------------------------------------------------------------
+    failed = [run for run in records if run.status in (Status.FAILED, Status.DIVERGED)]
+    return [f"{label(run.config)}: {run.status} ({run.reason})" for run in failed]
 
 
 def scheduled_rates(runs: Iterable[RunRecord]) -> list[float]:
@@ -246,12 +243,8 @@ def saturation(points: Iterable[tuple[RunConfig, Sequence[float]]]) -> list[str]
     everything or nothing in most epochs."""
     equations = (Schedule.FORWARD, Schedule.REVERSE)
     annealed = [rates for config, rates in points if config.effective_settings().get("schedule") in equations]
-
-    def mostly(low: float, high: float) -> int:
-        """The points of whose rates more than half lie from ``low`` to ``high`` percent."""
-        return sum(2 * sum(low <= rate <= high for rate in rates) > len(rates) for rates in annealed)
-
-    everything, nothing = mostly(100 * (1 - SATURATED), 100.0), mostly(0.0, 100 * SATURATED)
+    everything = sum(median_low(rates) >= 100 * (1 - SATURATED) for rates in annealed if rates)
+    nothing = sum(median_high(rates) <= 100 * SATURATED for rates in annealed if rates)
     if not everything and not nothing:
         return []
     return [

@@ -139,17 +139,15 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no -0.00
 
 
-def number_column(heading: str, values: Iterable[float | None], digits: int, *, sign: bool = False) -> Column:
-    """A column of :func:`number`."""
-    return Column(heading, [number(value, digits, sign=sign) for value in values])
+def number_column(
+    heading: str, values: Iterable[float | Interval | None], digits: int, *, sign: bool = False
+) -> Column:
+    """A column of numbers; of an interval, the mean and the half-width."""
+    pairs = [(each.mean, each.half) if isinstance(each, Interval) else (each, math.nan) for each in values]
+    return Column(heading, [plus_minus(mean, half, digits, sign=sign) for mean, half in pairs])
 
 
-def interval_column(heading: str, intervals: Iterable[Interval], *, sign: bool = False) -> Column:
-    """A column of means with half-widths, two decimals each."""
-    return Column(heading, [plus_minus(each.mean, each.half, 2, sign=sign) for each in intervals])
-
-
-def plus_minus(mean: float, half: float, digits: int, *, sign: bool = False) -> str:
+def plus_minus(mean: float | None, half: float, digits: int, *, sign: bool = False) -> str:
     """``97.21 ±0.32``; without a half-width, the mean alone."""
     text = number(mean, digits, sign=sign)
     return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text
