@@ -60,7 +60,7 @@ def same(left: ImageData, right: ImageData) -> bool:
         for split in ("train", "val")
         for kind in ("images", "labels")
     ]
-    rest = [(data.name, data.classes, data.mean, data.std, replace(data).digest()) for data in (left, right)]
+    rest = [(data.name, data.classes, data.mean, data.std, replace(data).digest) for data in (left, right)]
     return all(tensors) and rest[0] == rest[1]
 
 
@@ -82,7 +82,7 @@ def test_a_second_start_decodes_nothing(dataset: Dataset, tmp_path: Path, monkey
     uncached = Loading(tmp_path / "set", config)
     for loading in (first, second, uncached):
         assert same(loading.data, uncached.data)
-        assert loading.data.digest() == replace(loading.data).digest()  # what is stored is what would be computed
+        assert loading.data.digest == replace(loading.data).digest  # what is stored is what would be computed
     [warning] = uncached.warnings
     assert "can't be kept" in warning
     assert "MALDROP_CACHE" in warning
@@ -93,17 +93,17 @@ def test_a_second_start_decodes_nothing(dataset: Dataset, tmp_path: Path, monkey
 def test_a_known_digest_belongs_to_its_images_only(root: Path) -> None:
     data = Loading(root).data
     other = replace(data, train=Split(data.train.images + 1, data.train.labels))
-    assert other.digest() != data.digest()
-    assert data.to(torch.device("cpu")).digest() == data.digest()
+    assert other.digest != data.digest
+    assert data.to(torch.device("cpu")).digest == data.digest
 
 
 def test_mapped_images_can_be_written_to_without_harm(root: Path) -> None:
     Loading(root)
     data = Loading(root).data
-    digest = data.digest()
+    digest = data.digest
     data.train.images.zero_()
     again = Loading(root)
-    assert (again.decoded, again.warnings, again.data.digest()) == (0, [], digest)
+    assert (again.decoded, again.warnings, again.data.digest) == (0, [], digest)
     assert again.data.train.images.any()
 
 
@@ -132,12 +132,12 @@ EDITS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_any_change_is_seen(edit: str, root: Path, images: Path) -> None:
-    before = Loading(root).data.digest()
+    before = Loading(root).data.digest
     EDITS[edit](root)
     after = Loading(root)
     assert after.decoded == len(after.data.train.labels) + len(after.data.val.labels)
     assert after.warnings == []  # nothing is wrong
-    assert (after.data.digest() == before) is (edit == "touch")  # the digest is of the content
+    assert (after.data.digest == before) is (edit == "touch")  # the digest is of the content
     assert Loading(root).decoded == 0
     assert len(list(images.iterdir())) == 1  # in the place of the old one
 
@@ -145,10 +145,10 @@ def test_any_change_is_seen(edit: str, root: Path, images: Path) -> None:
 def test_each_size_and_each_folder_has_a_place_of_its_own(root: Path) -> None:
     small = replace(FOLDER, image_size=5)
     assert [Loading(root, config).decoded for config in (FOLDER, small, FOLDER, small)] == [12, 12, 0, 0]
-    before = Loading(root).data.digest()
+    before = Loading(root).data.digest
     moved = Loading(root.rename(root.parent / "moved"))
     assert moved.decoded == 12
-    assert moved.data.digest() == before
+    assert moved.data.digest == before
 
 
 def _flip(content: bytes, place: int) -> bytes:
@@ -212,13 +212,13 @@ def test_what_a_killed_process_left_is_swept_away(root: Path, images: Path) -> N
 
 
 def _load_digest(root: Path) -> str:
-    return load(FOLDER, root).digest()
+    return load(FOLDER, root).digest
 
 
 def test_several_processes_at_once(root: Path, images: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         digests = pool.map(_load_digest, [root] * 6, chunksize=1)
-    assert set(digests) == {Loading(root).data.digest()}
+    assert set(digests) == {Loading(root).data.digest}
     assert Loading(root).decoded == 0
     assert len(list(images.iterdir())) == 1
 

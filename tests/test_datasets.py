@@ -33,13 +33,13 @@ def test_digits() -> None:
         assert (share - 0.1).abs().max() < 0.01
     blocks = data.train.images.unfold(2, 4, 4).unfold(3, 4, 4)  # every pixel enlarged to 4x4
     assert (blocks == blocks[..., :1, :1]).all()
-    assert data.digest().startswith("187515572cc4eecb")
+    assert data.digest.startswith("187515572cc4eecb")
 
 
 def test_synthetic_takes_any_shape_and_is_separable() -> None:
     config = DataConfig(dataset=Dataset.SYNTHETIC, shape=(2, 5, 7), classes=4, images=200)
     data = load(config)
-    assert data.digest().startswith("e7bbe698fdb4d38a")
+    assert data.digest.startswith("e7bbe698fdb4d38a")
     assert data.shape == (2, 5, 7)
     assert len(data.train.labels) + len(data.val.labels) == 200
     means = torch.stack([data.train.images[data.train.labels == k].float().mean(0) for k in range(4)])
@@ -194,7 +194,7 @@ def test_imagefolder(val: str, tmp_path: Path) -> None:
     data = load(config, tmp_path, lambda *step: seen.append(step))
     ready = cached(config, tmp_path)
     assert ready
-    assert ready.digest() == data.digest()
+    assert ready.digest == data.digest
     assert data.classes == ("cat", "dog")
     assert data.train.images.shape == (8, 3, 10, 10)  # the shorter side of the first image
     assert data.val.labels.tolist() == [0, 0, 1, 1]

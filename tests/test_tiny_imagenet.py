@@ -164,9 +164,9 @@ def test_the_download(served: Served, tmp_path: Path, monkeypatch: pytest.Monkey
     data = load(TINY_IMAGENET)
     requests = served.requests
     assert requests > 0
-    assert data.digest() == load(TINY_IMAGENET, tmp_path / "server" / "origin").digest()
+    assert data.digest == load(TINY_IMAGENET, tmp_path / "server" / "origin").digest
     assert sorted(path.name for path in data_dir.iterdir()) == ["tiny-imagenet-200", "tiny-imagenet-200.zip"]
-    assert load(TINY_IMAGENET, data_dir).digest() == data.digest()
+    assert load(TINY_IMAGENET, data_dir).digest == data.digest
     assert served.requests == requests
 
 

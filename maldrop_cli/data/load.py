@@ -1,9 +1,6 @@
 """Image data sets as uint8 tensors: one loader and one registry line each."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -80,13 +77,9 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
 
         reader, root = getattr(torchvision.datasets, class_name), source.root
         url = getattr(reader, "url", None) or reader.mirrors[0]
-
-        def read(download: bool = False) -> list[Any]:
-            return [reader(root, train=train, download=download) for train in (True, False)]
-
         with download.fetching(source, url, layout.format(root=root)):
             try:
-                parts = read()
+                parts = [reader(root, train=train) for train in (True, False)]
             except RuntimeError as error:
                 if "not found" not in str(error).lower():
                     raise
@@ -94,18 +87,15 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
                     raise NotCachedError(f"no files in {root}") from None
                 if not download.reachable(url):
                     raise ConnectionError("no files there, and the server does not answer") from None
-                parts = read(download=True)
-        train, val = (_split(part) for part in parts)
-        return finish(source.config.dataset.value, train, val, parts[0].classes, source.config.image_size, pad)
+                parts = [reader(root, train=train, download=True) for train in (True, False)]
+        splits = []
+        for part in parts:  # (N, H, W) or (N, H, W, C)
+            pixels = torch.as_tensor(part.data)
+            images = pixels.view(*pixels.shape[:3], channels).permute(0, 3, 1, 2)
+            splits.append(Split(images, torch.as_tensor(part.targets)))
+        return finish(source.config.dataset.value, *splits, parts[0].classes, source.config.image_size, pad)
 
     return Entry(lambda source: ((channels, 32, 32), 10), load)
-
-
-def _split(part: Any) -> Split:
-    """torchvision's (N, H, W) or (N, H, W, C) as (N, C, H, W)."""
-    pixels = torch.as_tensor(part.data)
-    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return Split(images, torch.as_tensor(part.targets))
 
 
 IDX = "place the four IDX files (train-images-idx3-ubyte ... t10k-labels-idx1-ubyte) in {root}"
