@@ -3,7 +3,6 @@
 import gc
 import math
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,11 +15,19 @@ from maldrop_cli import mask_metrics
 from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector, UsageError
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.timing import clock, naive, phases, scaling
-from maldrop_cli.timing.cases import Setting, Timing, name_of, training_steps
-from maldrop_cli.timing.clock import Case, DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval
+from maldrop_cli.timing import clock, scaling
+from maldrop_cli.timing.cases import PHASES, Setting, Timing, name_of, phases, training_steps
+from maldrop_cli.timing.clock import DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval
 from maldrop_cli.timing.scaling import ScalePoint, exponents
-from maldrop_cli.timing.timings import drift, time_cases, warnings, with_fidelity
+from maldrop_cli.timing.timings import (
+    MIN_NEURONS,
+    NAIVE_REPEATS,
+    drift,
+    time_cases,
+    time_naive,
+    warnings,
+    with_fidelity,
+)
 from maldrop_cli.train import Training
 
 CPU = torch.device("cpu")
@@ -35,15 +42,12 @@ class World:
         self.now = 0.0
         self.calls: list[str] = []
         self.rng = random.Random(0)
-        self.cases = [Case(name, self.step(name, cost, noise)) for name, cost in costs.items()]
+        self.cases = {name: partial(self.step, name, cost, noise) for name, cost in costs.items()}
 
-    def step(self, name: str, cost: float, noise: float) -> Callable[[], None]:
-        def step() -> None:
-            cold = 1 if name in self.calls else 100
-            self.now += cost * cold * (1 + noise * self.rng.uniform(-1, 1))
-            self.calls.append(name)
-
-        return step
+    def step(self, name: str, cost: float, noise: float) -> None:
+        cold = 1 if name in self.calls else 100
+        self.now += cost * cold * (1 + noise * self.rng.uniform(-1, 1))
+        self.calls.append(name)
 
     def measure(self, **how: Any) -> list[Samples]:
         return measure(self.cases, CPU, ["none"], clock=lambda: self.now, **how)
@@ -77,8 +81,8 @@ def test_warm_up_goes_on_while_steps_become_faster() -> None:
     def step() -> None:
         world.now += next(falling)
 
-    world.cases = [Case("none", step)]
-    assert world.measure(rounds=4)[0].seconds == [1.0] * 4
+    [samples] = measure({"none": step}, CPU, ["none"], clock=lambda: world.now, rounds=4)
+    assert samples.seconds == [1.0] * 4
 
 
 def test_cases_are_interleaved_in_random_order() -> None:
@@ -143,7 +147,7 @@ def test_a_cuda_timer_is_two_events_on_the_devices_own_stream(monkeypatch: pytes
 
 def test_only_cuda_has_a_clock_of_its_own(device: torch.device) -> None:
     numbers = torch.ones(2**20, device=device)
-    [samples] = measure([Case("none", lambda: (torch.sum(numbers), None)[1])], device, ["none"], rounds=3)
+    [samples] = measure({"none": numbers.sum}, device, ["none"], rounds=3)
     if device.type == "cpu":
         assert samples.device_ms is None
     else:
@@ -153,7 +157,7 @@ def test_only_cuda_has_a_clock_of_its_own(device: torch.device) -> None:
 
 def test_the_garbage_collector_waits() -> None:
     seen: list[bool] = []
-    measure([Case("none", lambda: seen.append(gc.isenabled()))], CPU, ["none"], rounds=2)
+    measure({"none": lambda: seen.append(gc.isenabled())}, CPU, ["none"], rounds=2)
     assert not any(seen)
     assert gc.isenabled()
 
@@ -162,8 +166,8 @@ def test_the_garbage_collector_waits() -> None:
 @pytest.mark.parametrize("dropout", Dropout)
 def test_every_variant_can_be_timed(dropout: Dropout, change: dict[str, bool], device: torch.device) -> None:
     setting = replace(SETTING, device=device, **change)  # type: ignore[arg-type]
-    [case] = training_steps([replace(BASE, dropout=dropout, rho=2)], setting)
-    case.step()
+    [step] = training_steps([replace(BASE, dropout=dropout, rho=2)], setting).values()
+    step()
 
 
 def test_compiled_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,8 +180,7 @@ def test_compiled_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "compile", watch)
     for layer in (False, True):
-        [case] = training_steps([BASE], replace(SETTING, compiled=True, layer=layer))
-        case.step()
+        training_steps([BASE], replace(SETTING, compiled=True, layer=layer))["heuristic"]()
     assert compiled == ["Classifier", "DropoutLinear"]
 
 
@@ -192,9 +195,9 @@ def test_a_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
         return loss
 
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", watch)
-    [none] = training_steps([replace(BASE, dropout=Dropout.NONE, lr=0.1)], SETTING)
+    [step] = training_steps([replace(BASE, dropout=Dropout.NONE, lr=0.1)], SETTING).values()
     for _ in range(20):
-        none.step()
+        step()
     assert seen[-1] < 0.5 * seen[0]
 
 
@@ -218,7 +221,7 @@ def test_naive_forms_follow_their_fast_ones_and_give_the_same_masks(granularity:
     for timing in timings[3], timings[5]:
         assert timing.samples.name in NAIVE
         assert (timing.agreement, timing.neurons) == (100.0, 64)  # all neurons: there is time
-        assert len(timing.samples.seconds) == naive.REPEATS
+        assert len(timing.samples.seconds) == NAIVE_REPEATS
         assert min(timing.samples.seconds) > min(timings[0].samples.seconds)
         assert math.isnan(timing.peak_mib)
 
@@ -227,9 +230,9 @@ def test_naive_forms_are_timed_on_as_many_neurons_as_there_is_time_for() -> None
     """A clock on which a call takes a second whatever it does: the first four neurons are all there is time for."""
     ticks = iter(range(10**6))
     none = Samples("none", [1.0, 2.0])
-    timing = naive.time_naive("heuristic-loop", BASE, SETTING, none, budget=2.0, clock=lambda: next(ticks) / 2)
-    assert timing.neurons == naive.MIN_NEURONS
-    scores = 0.5 * 64 / naive.MIN_NEURONS
+    timing = time_naive("heuristic-loop", BASE, SETTING, none, budget=2.0, clock=lambda: next(ticks) / 2)
+    assert timing.neurons == MIN_NEURONS
+    scores = 0.5 * 64 / MIN_NEURONS
     assert timing.samples.seconds == pytest.approx([1 + scores, 2 + scores])
 
 
@@ -272,8 +275,8 @@ def test_phases_are_seconds_between_two_readings() -> None:
     """On a clock that counts how often it is read, every phase is one tick long; the calls before the head's go off."""
     ticks = iter(range(10**6))
     plan = [replace(BASE, dropout=Dropout.NONE), BASE, replace(BASE, selector=Selector.JOINT)]
-    found = phases.phases(plan, SETTING, 3, clock=lambda: float(next(ticks)))
-    assert list(found["none"]) == list(phases.PHASES)
+    found = phases(plan, SETTING, 3, clock=lambda: float(next(ticks)))
+    assert list(found["none"]) == list(PHASES)
     assert {name: list(parts.values()) for name, parts in found.items()} == {
         "none": [1, 0, 0, 1, 1, 1],
         "heuristic": [1, 1, 0, 0, 1, 1],

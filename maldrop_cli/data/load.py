@@ -93,7 +93,8 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
             pixels = torch.as_tensor(part.data)
             images = pixels.view(*pixels.shape[:3], channels).permute(0, 3, 1, 2)
             splits.append(Split(images, torch.as_tensor(part.targets)))
-        return finish(source.config.dataset.value, *splits, parts[0].classes, source.config.image_size, pad)
+        train, val = splits
+        return finish(source.config.dataset.value, train, val, parts[0].classes, source.config.image_size, pad)
 
     return Entry(lambda source: ((channels, 32, 32), 10), load)
 
