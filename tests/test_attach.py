@@ -214,7 +214,7 @@ def test_an_unsuitable_network_is_refused(found: str, make: Callable[[], nn.Modu
         ({"dropout": "spatial-maldrop", "channels": 3}, "8 neurons can't be divided into 3"),
         ({"dropout": "maldropconnect", "granularity": "sample"}, "drops weights"),
         ({"selector": "joint", "joint_starts": -1}, "-1 is not a whole number"),
-        ({"score_memory": 0}, "is not a number of MiB above 0"),
+        ({"score_memory": 0}, "score_memory: 0 is not a finite number above 0"),
         ({"pass_rate": "always"}, "one of: cumulative, epoch, none"),
     ],
 )

@@ -8,9 +8,17 @@ import torch
 from torch import nn
 
 from maldrop_cli.config import Dropout, RunConfig, Schedule, UsageError
+from maldrop_cli.data.dataset import Shape
 from maldrop_cli.dropout import Regulariser
-from maldrop_cli.models import Classifier, PaperCNN, Shape, build_model, check_batches, hidden_width, make_optimizer
-from maldrop_cli.models.build import to_dropout_linear
+from maldrop_cli.models import (
+    Classifier,
+    PaperCNN,
+    build_model,
+    check_batches,
+    describe_head,
+    make_optimizer,
+    to_dropout_linear,
+)
 from maldrop_cli.models.strip_head import Backbone
 from maldrop_cli.models.torchvision import SIDES, blank, names, size_error
 from maldrop_cli.models.variants import rho_by_epoch, rho_of
@@ -31,7 +39,7 @@ def test_the_cnn_is_the_papers() -> None:
     ]
     assert (model.head.in_features, model.head.out_features) == (4096, 10)
     shapes: list[tuple[int, Shape]] = [(1, (1, 32, 32)), (4, (1, 32, 32)), (4, (2, 5, 7))]
-    assert [hidden_width("cnn", depth, shape) for depth, shape in shapes] == [1024, 4096, 140]
+    assert [describe_head(RunConfig(depth=depth), shape, 10).width for depth, shape in shapes] == [1024, 4096, 140]
 
 
 @pytest.mark.parametrize("name", CAN_BE_CUT)
@@ -41,7 +49,7 @@ def test_every_classifier_of_torchvision_can_be_cut(name: str) -> None:
     classifier = Classifier(backbone, to_dropout_linear(linear, Regulariser())).eval()
     images = torch.empty(2, 3, side, side, device="meta")
     with torch.no_grad():
-        assert classifier.backbone(images).shape == (2, hidden_width(name, 4, (1, side, side)))
+        assert classifier.backbone(images).shape == (2, describe_head(RunConfig(model=name), (1, side, side), 10).width)
         assert classifier(images).shape == (2, 10)
     stripped = backbone[1]
     assert isinstance(stripped, Backbone)
@@ -51,7 +59,7 @@ def test_every_classifier_of_torchvision_can_be_cut(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(names()) - set(CAN_BE_CUT)))
 def test_a_network_that_ends_in_a_convolution_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"looked for a last nn\.Linear .* found no nn\.Linear in SqueezeNet"):
-        hidden_width(name, 4, (3, 64, 64))
+        describe_head(RunConfig(model=name), (3, 64, 64), 10)
 
 
 def ours(config: RunConfig, shape: Shape, classes: int) -> Classifier:
@@ -108,7 +116,7 @@ def test_the_numbers_are_torchvisions_own(name: str, side: int, p: float, others
 )
 def test_images_that_a_network_cannot_take(model: str, shape: Shape, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        hidden_width(model, 4, shape)
+        describe_head(RunConfig(model=model), shape, 10)
 
 
 def test_looking_at_shapes_draws_nothing() -> None:

@@ -31,9 +31,8 @@ class Split:
     def to(self, device: torch.device) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
 
-    def first(self, examples: int) -> Split:
-        """The first ``examples``, or all if there are fewer."""
-        return Split(self.images[:examples], self.labels[:examples])
+    def __getitem__(self, index: slice | Tensor) -> Split:
+        return Split(self.images[index], self.labels[index])
 
 
 @dataclass(frozen=True)

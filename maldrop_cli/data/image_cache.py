@@ -41,9 +41,9 @@ class Listing:
 
     def splits(self, pixels: NDArray[np.uint8]) -> tuple[Split, Split]:
         """``pixels`` (N, 3, side, side), training images first, with their labels."""
-        images, labels = torch.from_numpy(pixels), torch.tensor([label for _, label in self.train + self.val])
-        border = len(self.train)
-        return Split(images[:border], labels[:border]), Split(images[border:], labels[border:])
+        labels, border = torch.tensor([label for _, label in self.train + self.val]), len(self.train)
+        both = Split(torch.from_numpy(pixels), labels)
+        return both[:border], both[border:]
 
 
 def load_images(listing: Listing, side: int, source: Source) -> ImageData:

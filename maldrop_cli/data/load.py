@@ -49,9 +49,9 @@ def load_digits(source: Source) -> ImageData:
 
     bunch = sklearn.datasets.load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
-    images, labels = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target)
-    indices = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=bunch.target, random_state=0)
-    train, val = (Split(images[part], labels[part]) for part in indices)
+    both = Split(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target))
+    indices = train_test_split(np.arange(len(pixels)), test_size=0.2, stratify=bunch.target, random_state=0)
+    train, val = (both[torch.from_numpy(part)] for part in indices)
     return finish("digits", train, val, [str(digit) for digit in range(10)], source.config.image_size)
 
 
@@ -62,10 +62,10 @@ def load_synthetic(source: Source) -> ImageData:
     prototypes = rng.integers(64, 192, size=(config.classes, *config.shape))
     labels = torch.arange(config.images) % config.classes
     noise = rng.normal(0, 48, size=(config.images, *config.shape))
-    images = torch.from_numpy((prototypes[labels.numpy()] + noise).clip(0, 255).astype(np.uint8))
-    border = max(config.images // 5, 1)
-    train, val = Split(images[border:], labels[border:]), Split(images[:border], labels[:border])
-    return finish("synthetic", train, val, [f"class {k}" for k in range(config.classes)], config.image_size)
+    pixels = (prototypes[labels.numpy()] + noise).clip(0, 255).astype(np.uint8)
+    both, border = Split(torch.from_numpy(pixels), labels), max(config.images // 5, 1)
+    classes = [f"class {k}" for k in range(config.classes)]
+    return finish("synthetic", both[border:], both[:border], classes, config.image_size)
 
 
 def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0) -> Entry:

@@ -1,7 +1,5 @@
 """From settings to the regulariser that they name, and to its rho in each batch and epoch."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
