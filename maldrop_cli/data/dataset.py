@@ -119,5 +119,4 @@ def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def cache_dir() -> Path:
     """Where downloads and decoded images go: the folder that MALDROP_CACHE names, else the user's cache."""
-    named = os.environ.get("MALDROP_CACHE")
-    return Path(named) if named else user_cache_path("maldrop")
+    return Path(os.environ.get("MALDROP_CACHE") or user_cache_path("maldrop"))

@@ -85,7 +85,6 @@ def attach(
         regulariser = build_regulariser(settings, size, generator)
     except config.UsageError as error:
         raise ValueError(str(error)) from None
-    head = to_dropout_linear(linear, regulariser)
-    classifier = Classifier(strip_head(network, end, example), head)
+    classifier = Classifier(strip_head(network, end, example), to_dropout_linear(linear, regulariser))
     classifier.training = network.training
     return classifier
