@@ -144,7 +144,7 @@ def test_train_seconds_leave_evaluation_out(tiny: ImageData, monkeypatch: pytest
 def test_an_epoch_is_timed_by_its_first_batches(
     a_batch: float, expected: float, batches: list[int], tiny: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = replace(tiny, train=tiny.train.first(100))
+    part = replace(tiny, train=tiny.train[:100])
     now, seen = 0.0, []
     real = engine.Training._train
 

@@ -33,7 +33,7 @@ def main() -> None:
     config, root = DataConfig(dataset=Dataset(sys.argv[1])), Path(sys.argv[2])
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     (_, side, _), _ = describe(config, root)
-    paths = image_files(root)
+    paths = list(image_files(root))
 
     def by_threads() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

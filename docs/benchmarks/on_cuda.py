@@ -127,10 +127,10 @@ def graph_rows(granularity: Granularity, device: torch.device) -> list[Row]:
         RunConfig(batch_size=BATCH, rho=RHO, granularity=granularity),
     ]
     rows = []
-    for case in training_steps(configs, Setting((3, 32, 32), CLASSES, device)):
-        what = f"step, cnn, batch {BATCH}, 32x32, {granularity}, {case.name}: graph × eager"
+    for name, step in training_steps(configs, Setting((3, 32, 32), CLASSES, device)).items():
+        what = f"step, cnn, batch {BATCH}, 32x32, {granularity}, {name}: graph × eager"
         try:
-            eager, graph = milliseconds({"eager": case.step, "graph": as_graph(case.step)}).values()
+            eager, graph = milliseconds({"eager": step, "graph": as_graph(step)}).values()
         except RuntimeError as error:
             rows.append(Row(f"{what}: not recorded, {str(error).splitlines()[0]}", math.nan, math.nan))
             continue

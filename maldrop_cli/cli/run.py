@@ -80,7 +80,7 @@ class Session:
             loaded = datasets.load(plan[0].data, self.data.data_dir, progress.preparing, progress.warn)
             for config in plan:
                 check_batches(config, loaded.shape, len(loaded.train.labels))
-            digest = loaded.digest()
+            digest = loaded.digest
             if policy.start:
                 check_data(policy.start, digest, device.type)
             spec = RunnerSpec(

@@ -78,8 +78,7 @@ def timeit(
     from maldrop_cli.render.progress import ProgressListener
     from maldrop_cli.sweep.grid import build, build_timed
     from maldrop_cli.timing import scaling
-    from maldrop_cli.timing.cases import Setting
-    from maldrop_cli.timing.phases import phases
+    from maldrop_cli.timing.cases import Setting, phases
     from maldrop_cli.timing.timings import other_work, warnings
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None

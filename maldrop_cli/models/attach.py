@@ -1,14 +1,12 @@
 """The dropout variants for a network of one's own."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor, nn
 
 from maldrop_cli import config
-from maldrop_cli.models.build import Classifier, to_dropout_linear
+from maldrop_cli.models import Classifier, to_dropout_linear
 from maldrop_cli.models.strip_head import find_end, strip_head
 from maldrop_cli.models.variants import Head, build_regulariser, check_variant
 
@@ -87,7 +85,6 @@ def attach(
         regulariser = build_regulariser(settings, size, generator)
     except config.UsageError as error:
         raise ValueError(str(error)) from None
-    head = to_dropout_linear(linear, regulariser)
-    classifier = Classifier(strip_head(network, end, example), head)
+    classifier = Classifier(strip_head(network, end, example), to_dropout_linear(linear, regulariser))
     classifier.training = network.training
     return classifier

@@ -1,8 +1,6 @@
 """Torchvision's classifiers: their names, and the images they take. Loading torchvision takes two seconds: only where
 one is used. What a network does to shapes is found on the meta device, where tensors have shapes and no numbers."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From settings to the regulariser that they name, and to its rho in each batch and epoch."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,11 +96,7 @@ VARIANTS: dict[Dropout, Callable[[RunConfig, Head, torch.Generator | None], Regu
     Dropout.MALDROP: _targeted,
     Dropout.RANDOM: _targeted,
     Dropout.NESTED: lambda config, head, generator: dropout.NestedDropout(
-        head.width,
-        p=config.p,
-        granularity=config.granularity.value,
-        pass_rate=config.pass_rate.value,
-        generator=generator,
+        head.width, p=config.p, granularity=config.granularity, pass_rate=config.pass_rate.value, generator=generator
     ),
     Dropout.DROPCONNECT: lambda config, head, generator: dropout.DropConnect(config.p),
     Dropout.MALDROPCONNECT: lambda config, head, generator: dropout.MalDropConnect(
