@@ -453,7 +453,7 @@ def test_plain_progress_is_a_line_an_epoch_with_the_time_left() -> None:
         progress.tell(Started(Job(0, RECORDS[0].config), 0))
         progress.tell(Trained(Job(0, RECORDS[0].config), row))
         progress.tell(Ended(Job(1, replace(RECORDS[0].config, epochs=3)), RECORDS[0], True))  # a reused run
-        progress.tell(Trained(Job(0, RECORDS[0].config), row))
+        progress.tell(Trained(Job(0, RECORDS[0].config), replace(row, epoch=2)))
     assert progress.reused == 1
     first, second = file.getvalue().splitlines()
     assert first.startswith("none, seed 0, epoch 1: train loss 1.0000")

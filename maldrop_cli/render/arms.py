@@ -37,7 +37,7 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             ),
             "time_vs_none": time_ratio(arm, reference),
             "baseline": comparison.label,
-            **_interval_cells(diff_top1=difference and difference.interval),
+            **_interval_cells(diff_top1=difference.interval if difference else None),
             "p_value": difference and difference.p,
             "p_holm": difference and difference.p_holm,
             "verdict": difference and str(difference.outcome),
@@ -57,7 +57,7 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def _interval_cells(**intervals: Interval | None) -> dict[str, float | None]:
     cells: dict[str, float | None] = {}
     for name, each in intervals.items():
-        cells |= {f"{name}_mean": each and each.mean, f"{name}_ci95": each and each.half}
+        cells |= {f"{name}_mean": each.mean if each else None, f"{name}_ci95": each.half if each else None}
     return cells
 
 
@@ -112,7 +112,8 @@ def _seeds(arms: Sequence[Arm]) -> Column:
 def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
     """The mark of an arm, by its number, and, where it was not trained, whose runs it shows."""
     words = [
-        (marks.get(row), arm.trained_as and f"the runs of {runs.name(arm.trained_as)}") for row, arm in enumerate(arms)
+        (marks.get(row), f"the runs of {runs.name(arm.trained_as)}" if arm.trained_as else None)
+        for row, arm in enumerate(arms)
     ]
     return Column("", [", ".join(filter(None, each)) for each in words], left=True)
 
