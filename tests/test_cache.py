@@ -261,12 +261,17 @@ def test_workers_start_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_command_line_shows_the_warning_and_goes_on(
-    root: Path, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+def test_the_command_line_decodes_once_or_shows_a_warning(
+    tmp_path: Path, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_tiny_imagenet(tmp_path / "data")
+    command = ("train", "--dataset", "tiny-imagenet", "--data-dir", "data", "--image-size", "8", "--epochs", "1")
+    first, second = maldrop(*command), maldrop(*command)
+    assert "decoding images: 15 done" in first.err
+    assert "decoding" not in second.err
+    assert "1 of 1 run already finished" in second.err
     Path("file").touch()
     monkeypatch.setenv("MALDROP_CACHE", "file")
-    result = maldrop("train", "--dataset", "imagefolder", "--data-dir", root, "--epochs", "1", "--rho", "4", "-q")
-    assert result.code == 0, result.err
+    result = maldrop(*command, "--fresh", "-q")
+    assert (first.code, second.code, result.code, result.err.count("\n")) == (0, 0, 0, 1)
     assert result.err.startswith("maldrop: the decoded images can't be kept in file/images (")
-    assert result.err.count("\n") == 1

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Result
 from PIL import Image
 
 from maldrop_cli.config import DataConfig, Dataset, MaldropError
@@ -217,14 +216,3 @@ def test_twenty_real_classes(real_tiny_imagenet: Path, tmp_path: Path, monkeypat
         assert split.labels.bincount().tolist() == [count] * 20
     crayfish = "spiny lobster, langouste, rock lobster, crawfish, crayfish, sea crawfish"
     assert data.classes[:2] == ("trilobite", crayfish)
-
-
-def test_the_command_line(tmp_path: Path, maldrop: Callable[..., Result]) -> None:
-    make_tiny_imagenet(tmp_path / "data")
-    command = ("train", "--dataset", "tiny-imagenet", "--data-dir", "data", "--image-size", "8", "--epochs", "1")
-    result = maldrop(*command)
-    assert result.code == 0, result.err
-    assert "decoding images: 15 done" in result.err
-    result = maldrop(*command)
-    assert "decoding" not in result.err
-    assert "1 of 1 run already finished" in result.err

@@ -42,9 +42,9 @@ def load_imagefolder(source: Source) -> ImageData:
 def describe_imagefolder(source: Source) -> tuple[Shape, int]:
     """Looks at the folders and the first image alone: the default side is its shorter side, at most 224."""
     train, _, classes = _class_folders(source)
+    first, _ = _training_files([train / classes[0]])[0]
     side = source.config.image_size
     if side is None:
-        first, _ = _training_files([train / classes[0]])[0]
         try:
             with Image.open(first) as image:
                 side = min(*image.size, MAX_DEFAULT_SIDE)

@@ -59,9 +59,11 @@ def time_naive(
     """Time the naive form ``name`` of the config's selector on as many neurons as ``budget`` seconds allow: its step is
     a step of ``none``, without dropout, and the scores of all D neurons, which are those of ``neurons`` of them, times
     D/neurons. ``agreement`` is found in float64 on the CPU, on a few examples and neurons."""
-    (fast, score), model, (_, labels_N) = NAIVE[name], fresh_model(config, setting), random_batch(config, setting)
+    fast, score = NAIVE[name]
+    model, (_, labels_N) = fresh_model(config, setting), random_batch(config, setting)
     assert isinstance(model.head.regulariser, TargetedDropout)
-    options, layer, width = model.head.regulariser.options, random_layer(model, labels_N), model.head.in_features
+    layer, options = random_layer(model, labels_N), model.head.regulariser.options
+    width = model.head.in_features
 
     def seconds(neurons: int) -> float:
         part = _part(layer, neurons)
@@ -78,9 +80,8 @@ def time_naive(
         spent = seconds(neurons)
     steps = [step + seconds(neurons) * width / neurons for step in none.seconds[:NAIVE_REPEATS]]
     few = _part(random_layer(model.cpu().double(), labels_N.cpu()), AGREEMENT_NEURONS, AGREEMENT_EXAMPLES)
-    drops = [
-        select(few, min(config.rho, few.hidden_ND.shape[1]), options) for select in (SELECTORS[fast], top_rho(score))
-    ]
+    rho = min(config.rho, few.hidden_ND.shape[1])
+    drops = [select(few, rho, options) for select in (SELECTORS[fast], top_rho(score))]
     agreement = 100 * overlap(*(~mask_of(few.hidden_ND, drop) for drop in drops))
     return Timing(config, Samples(name, steps), neurons=neurons, agreement=agreement)
 
