@@ -21,6 +21,7 @@ _METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_
 
 def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row an arm, at the last epoch."""
+    tested = zip(comparison.arms, comparison.differences, comparison.references, strict=True)
     return [
         {
             **runs.setting_cells(arm.config, runs.FIRST),
@@ -37,7 +38,7 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             ),
             "time_vs_none": time_ratio(arm, reference),
             "baseline": comparison.label,
-            **_interval_cells(diff_top1=difference and difference.interval),
+            **_interval_cells(diff_top1=difference.interval if difference else None),
             "p_value": difference and difference.p,
             "p_holm": difference and difference.p_holm,
             "verdict": difference and str(difference.outcome),
@@ -48,17 +49,13 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "data_digest": arm.data_digest,
             **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in runs.ENVIRONMENT},
         }
-        for arm, difference, reference in zip(
-            comparison.arms, comparison.differences, comparison.references, strict=True
-        )
+        for arm, difference, reference in tested
     ]
 
 
 def _interval_cells(**intervals: Interval | None) -> dict[str, float | None]:
-    cells: dict[str, float | None] = {}
-    for name, each in intervals.items():
-        cells |= {f"{name}_mean": each and each.mean, f"{name}_ci95": each and each.half}
-    return cells
+    ends = {"mean": "mean", "ci95": "half"}
+    return {f"{name}_{end}": getattr(each, of, None) for name, each in intervals.items() for end, of in ends.items()}
 
 
 def _common(values: Iterable[object]) -> object:
@@ -100,8 +97,8 @@ def _accuracy(arms: Sequence[Arm], label: object, epoch: int | None = None) -> C
 
 
 def _means(arms: Sequence[Arm], *fields: str) -> list[Column]:
-    """Means over seeds at the last epoch."""
-    return runs.measured(fields, arms, lambda arm, field: arm.metric(field).mean)
+    """Means over seeds at the last epoch, the turnover in percent."""
+    return runs.measured(fields, arms, lambda arm, field: arm.metric(field).mean * (100 if field == "turnover" else 1))
 
 
 def _seeds(arms: Sequence[Arm]) -> Column:
@@ -111,10 +108,8 @@ def _seeds(arms: Sequence[Arm]) -> Column:
 
 def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
     """The mark of an arm, by its number, and, where it was not trained, whose runs it shows."""
-    words = [
-        (marks.get(row), arm.trained_as and f"the runs of {runs.name(arm.trained_as)}") for row, arm in enumerate(arms)
-    ]
-    return Column("", [", ".join(filter(None, each)) for each in words], left=True)
+    shown = [f"the runs of {runs.name(arm.trained_as)}" if arm.trained_as else "" for arm in arms]
+    return Column("", [", ".join(filter(None, [marks.get(row), each])) for row, each in enumerate(shown)], left=True)
 
 
 def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = None) -> Table:
@@ -150,19 +145,15 @@ def _verdict(difference: Difference) -> str:
 def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None) -> list[Table]:
     """One row an arm that counts what it drops, means over its seeds at the last epoch; no table without such an arm.
     ``id_columns``: as of :func:`arm_table`."""
-    rows = {row: arm for row, arm in enumerate(arms) if arm.of_runs("never_passed").n}
+    rows = [row for row, arm in enumerate(arms) if arm.of_runs("never_passed").n]
     if not rows:
         return []
-    counting = list(rows.values())
-
-    def mean(arm: Arm, field: str) -> float:
-        return arm.metric(field).mean * (100 if field == "turnover" else 1)
-
+    counting = [arms[row] for row in rows]
     columns = [
         *(each.only(rows) for each in id_columns or _named(arms)),
         number_column("never passed", [arm.of_runs("never_passed").mean for arm in counting], 1),
         number_column("always", [arm.of_runs("always_passed").mean for arm in counting], 1),
-        *runs.measured(runs.OF_MASKS, counting, mean),
+        *_means(counting, *runs.OF_MASKS),
     ]
     notes = [
         "never passed, always: neurons (of maldropconnect, weights), over all of training. turnover: the share of the "
@@ -170,9 +161,6 @@ def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None)
         "neurons of the run's own mask, of the jointly worst set, and at most without any set."
     ]
     return [Table("Masks, means over seeds at the last epoch", columns, notes)]
-
-
-# --- sweeps ----------------------------------------------------------------------------------------------------------
 
 
 def sweep_title(points: Sequence[RunConfig], seeds: int) -> str:
@@ -195,12 +183,11 @@ def point_columns(points: Sequence[RunConfig]) -> list[Column]:
 
 def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[Column]:
     """A column for each of the settings ``names``; empty where one has no effect. ``several``: flat settings by row."""
-
-    def column(name: str) -> Column:
-        cells = [runs.cell(each.get(name)) for each in several]
-        return Column(name.replace("_", "-"), cells, left=name not in NUMERIC or name == "omega")
-
-    return [column(name) for name in names]
+    numeric = {*NUMERIC} - {"omega"}
+    return [
+        Column(name.replace("_", "-"), [runs.cell(each.get(name)) for each in several], left=name not in numeric)
+        for name in names
+    ]
 
 
 def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
@@ -229,9 +216,6 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
 def saturated_arms(arms: Sequence[Arm]) -> list[str]:
     """:func:`maldrop_cli.render.runs.saturation` of arms."""
     return runs.saturation((arm.config, runs.scheduled_rates(arm.done.values())) for arm in arms)
-
-
-# --- stored runs in arms ----------------------------------------------------------------------------------------------
 
 
 def in_order(arms: Sequence[Arm], by: Sequence[str]) -> list[Arm]:
