@@ -21,6 +21,7 @@ _METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_
 
 def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row an arm, at the last epoch."""
+    tested = zip(comparison.arms, comparison.differences, comparison.references, strict=True)
     return [
         {
             **runs.setting_cells(arm.config, runs.FIRST),
@@ -48,9 +49,7 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             "data_digest": arm.data_digest,
             **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in runs.ENVIRONMENT},
         }
-        for arm, difference, reference in zip(
-            comparison.arms, comparison.differences, comparison.references, strict=True
-        )
+        for arm, difference, reference in tested
     ]
 
 
@@ -100,8 +99,8 @@ def _accuracy(arms: Sequence[Arm], label: object, epoch: int | None = None) -> C
 
 
 def _means(arms: Sequence[Arm], *fields: str) -> list[Column]:
-    """Means over seeds at the last epoch."""
-    return runs.measured(fields, arms, lambda arm, field: arm.metric(field).mean)
+    """Means over seeds at the last epoch, the turnover in percent."""
+    return runs.measured(fields, arms, lambda arm, field: arm.metric(field).mean * (100 if field == "turnover" else 1))
 
 
 def _seeds(arms: Sequence[Arm]) -> Column:
@@ -111,11 +110,8 @@ def _seeds(arms: Sequence[Arm]) -> Column:
 
 def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
     """The mark of an arm, by its number, and, where it was not trained, whose runs it shows."""
-    words = [
-        (marks.get(row), f"the runs of {runs.name(arm.trained_as)}" if arm.trained_as else None)
-        for row, arm in enumerate(arms)
-    ]
-    return Column("", [", ".join(filter(None, each)) for each in words], left=True)
+    shown = [f"the runs of {runs.name(arm.trained_as)}" if arm.trained_as else "" for arm in arms]
+    return Column("", [", ".join(filter(None, [marks.get(row), each])) for row, each in enumerate(shown)], left=True)
 
 
 def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = None) -> Table:
@@ -151,19 +147,15 @@ def _verdict(difference: Difference) -> str:
 def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None) -> list[Table]:
     """One row an arm that counts what it drops, means over its seeds at the last epoch; no table without such an arm.
     ``id_columns``: as of :func:`arm_table`."""
-    rows = {row: arm for row, arm in enumerate(arms) if arm.of_runs("never_passed").n}
+    rows = [row for row, arm in enumerate(arms) if arm.of_runs("never_passed").n]
     if not rows:
         return []
-    counting = list(rows.values())
-
-    def mean(arm: Arm, field: str) -> float:
-        return arm.metric(field).mean * (100 if field == "turnover" else 1)
-
+    counting = [arms[row] for row in rows]
     columns = [
         *(each.only(rows) for each in id_columns or _named(arms)),
         number_column("never passed", [arm.of_runs("never_passed").mean for arm in counting], 1),
         number_column("always", [arm.of_runs("always_passed").mean for arm in counting], 1),
-        *runs.measured(runs.OF_MASKS, counting, mean),
+        *_means(counting, *runs.OF_MASKS),
     ]
     notes = [
         "never passed, always: neurons (of maldropconnect, weights), over all of training. turnover: the share of the "
@@ -171,9 +163,6 @@ def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None)
         "neurons of the run's own mask, of the jointly worst set, and at most without any set."
     ]
     return [Table("Masks, means over seeds at the last epoch", columns, notes)]
-
-
-# --- sweeps ----------------------------------------------------------------------------------------------------------
 
 
 def sweep_title(points: Sequence[RunConfig], seeds: int) -> str:
@@ -196,12 +185,11 @@ def point_columns(points: Sequence[RunConfig]) -> list[Column]:
 
 def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[Column]:
     """A column for each of the settings ``names``; empty where one has no effect. ``several``: flat settings by row."""
-
-    def column(name: str) -> Column:
-        cells = [runs.cell(each.get(name)) for each in several]
-        return Column(name.replace("_", "-"), cells, left=name not in NUMERIC or name == "omega")
-
-    return [column(name) for name in names]
+    numeric = {*NUMERIC} - {"omega"}
+    return [
+        Column(name.replace("_", "-"), [runs.cell(each.get(name)) for each in several], left=name not in numeric)
+        for name in names
+    ]
 
 
 def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
@@ -230,9 +218,6 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
 def saturated_arms(arms: Sequence[Arm]) -> list[str]:
     """:func:`maldrop_cli.render.runs.saturation` of arms."""
     return runs.saturation((arm.config, runs.scheduled_rates(arm.done.values())) for arm in arms)
-
-
-# --- stored runs in arms ----------------------------------------------------------------------------------------------
 
 
 def in_order(arms: Sequence[Arm], by: Sequence[str]) -> list[Arm]:

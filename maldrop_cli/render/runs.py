@@ -203,21 +203,18 @@ def pass_rate_table(run: RunRecord) -> Table | None:
 
 def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] = ()) -> Table:
     """Stored runs, one row a run or one row an epoch."""
-    pairs: list[tuple[RunRecord, EpochRow | None]] = []
-    for run in records:
-        pairs += [(run, row) for row in run.epochs] if long and run.epochs else [(run, run.at(len(run.epochs) or 1))]
-    configs = [run.config for run, _ in pairs]
-    fields = ("train_loss", "val_loss", "val_top1", "train_seconds")
+    rows = epoch_rows(records) if long else run_rows(records)
+    variants = {run.run_id: name(run.config) for run in records}
     columns = [
-        Column("data", [str(config.data.dataset) for config in configs], left=True),
-        Column("model", [config.model for config in configs], left=True),
-        Column("variant", [name(config) for config in configs], left=True),
-        Column("lr", [f"{config.lr:g}" for config in configs]),
-        Column("seed", [str(config.seed) for config in configs]),
-        Column("epoch", [f"{row.epoch if row else 0}/{run.config.epochs}" for run, row in pairs]),
-        *measured(fields, [row for _, row in pairs], lambda row, field: getattr(row, field, None)),
-        Column("status", [str(run.status) for run, _ in pairs], left=True),
-        Column("run", [run.run_id for run, _ in pairs], left=True),
+        Column("data", [row["dataset"] for row in rows], left=True),
+        Column("model", [row["model"] for row in rows], left=True),
+        Column("variant", [variants[row["run_id"]] for row in rows], left=True),
+        Column("lr", [cell(row["lr"]) for row in rows]),
+        Column("seed", [str(row["seed"]) for row in rows]),
+        Column("epoch", [f"{row['epoch'] or 0}/{row['epochs']}" for row in rows]),
+        *measured(("train_loss", "val_loss", "val_top1", "train_seconds"), rows, dict.__getitem__),
+        Column("status", [row["status"] for row in rows], left=True),
+        Column("run", [row["run_id"] for row in rows], left=True),
     ]
     return Table(plural(len(records), "stored run"), columns, [*notes, *failures(records)])
 

@@ -155,9 +155,7 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no -0.00
 
 
-def number_column(
-    heading: str, values: Iterable[float | Interval | None], digits: int, *, sign: bool = False
-) -> Column:
+def number_column(heading: str, values: Iterable[float | Interval | None], digits: int, sign: bool = False) -> Column:
     """A column of numbers; of an interval, the mean and the half-width."""
     pairs = [(each.mean, each.half) if isinstance(each, Interval) else (each, math.nan) for each in values]
     return Column(heading, [plus_minus(mean, half, digits, sign=sign) for mean, half in pairs])
