@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 
 from maldrop_cli import mask_metrics
-from maldrop_cli.config import RunConfig, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData, Split
 from maldrop_cli.machine import environment, random_state, set_random_state, synchronize
 from maldrop_cli.models import Classifier, Normalise, build_model, describe_head, make_optimizer
 from maldrop_cli.models.torchvision import lacks_deterministic_gradient
 from maldrop_cli.models.variants import rho_of
+from maldrop_cli.names import UsageError
 from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, rows_from_json
 
 

@@ -17,8 +17,9 @@ import torch
 from hypothesis import settings
 
 from maldrop_cli.__main__ import run
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import ImageData, load
+from maldrop_cli.names import Dataset, Dropout
 from maldrop_cli.record import RunRecord
 from maldrop_cli.runs.events import Ended, Event, Job, Stop
 from maldrop_cli.runs.runner import Runner, RunnerSpec

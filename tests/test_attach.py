@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from maldrop_cli import attach
-from maldrop_cli.config import Dropout
 from maldrop_cli.dropout import MalDropLinear, TargetedDropout, VanillaDropout
 from maldrop_cli.dropout.scores import Options
+from maldrop_cli.names import Dropout
 
 IMAGES = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -20,10 +20,11 @@ from PIL import Image
 from test_datasets import make_folder
 from test_tiny_imagenet import make_tiny_imagenet
 
-from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import decoding
 from maldrop_cli.data.image_cache import INDEX_BYTES
 from maldrop_cli.data.load import ImageData, Split, load
+from maldrop_cli.names import Dataset
 
 FOLDER = DataConfig(dataset=Dataset.IMAGEFOLDER)
 

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from test_tiny_imagenet import make_tiny_imagenet
 
-from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import dataset as base
 from maldrop_cli.data import download, image_folders
 from maldrop_cli.data.load import cached, describe, load
+from maldrop_cli.names import Dataset, MaldropError, UsageError
 
 
 def test_digits() -> None:

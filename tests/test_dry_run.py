@@ -14,9 +14,10 @@ import pytest
 from conftest import TINY, Result
 
 from maldrop_cli.cli.run import estimate
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.dropout import SCHEDULES, Step
 from maldrop_cli.models.variants import EpochRho, Head, rho_by_epoch
+from maldrop_cli.names import Dataset, Dropout, Schedule, Selector
 from maldrop_cli.record import EpochRow, RunRecord
 from maldrop_cli.render.dry_run import (
     ASCII,

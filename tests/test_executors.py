@@ -20,10 +20,10 @@ from test_resume import measured
 
 from maldrop_cli import executors
 from maldrop_cli.__main__ import run
-from maldrop_cli.config import MaldropError
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.executors import Execution, open_executor, ray_cluster, serial, visible_gpus
 from maldrop_cli.executors.processes import describe_exit, processes
+from maldrop_cli.names import MaldropError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs.events import Ended, Event, Retried, Started, Waiting
 from maldrop_cli.runs.store import Store

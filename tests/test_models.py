@@ -10,12 +10,13 @@ from torch import nn
 from torchvision.models import get_model, list_models
 
 from maldrop_cli import models
-from maldrop_cli.config import Dropout, RunConfig, Schedule, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.dataset import Shape
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.models.strip_head import Backbone
 from maldrop_cli.models.torchvision import SIDES, blank, size_error
 from maldrop_cli.models.variants import rho_by_epoch, rho_of
+from maldrop_cli.names import Dropout, Schedule, UsageError
 
 BASE = RunConfig(rho=8)
 CONVOLUTIONAL = ["squeezenet1_0", "squeezenet1_1"]  # up to the end: there is no Linear to take out

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from maldrop_cli.analysis.arms import group, marked_epochs, time_ratio
 from maldrop_cli.analysis.compare import compare_arms, of_dropout
-from maldrop_cli.config import VGG16, Dropout, Granularity, MaldropError, RunConfig, Schedule, Selector
+from maldrop_cli.config import RunConfig
 from maldrop_cli.mask_metrics import Fidelity
+from maldrop_cli.names import VGG16, Dropout, Granularity, MaldropError, Schedule, Selector
 from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.arms import arm_rows, arm_table, sweep_table, verdict_table
 from maldrop_cli.render.progress import ProgressListener

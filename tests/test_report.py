@@ -14,7 +14,8 @@ from conftest import Result
 from maldrop_cli.analysis.arms import Arm, group
 from maldrop_cli.analysis.compare import compare_arms, of_dropout
 from maldrop_cli.analysis.settings import ARM_SETTINGS, order, varying
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.config import DataConfig, RunConfig
+from maldrop_cli.names import Dataset, Dropout, Schedule, Selector, UsageError
 from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.arms import id_columns, in_order, mixed_data, report_tables
 from maldrop_cli.render.tables import Column, Table, latex, to_text

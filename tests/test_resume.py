@@ -13,8 +13,9 @@ from conftest import BASE, TINY, Result, matching_rho, run_job, runner, train
 from test_cli import QUICK, Run, rows
 from test_matrix import VARIANTS
 
-from maldrop_cli.config import Dropout, MaldropError, PassRate, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
+from maldrop_cli.names import Dropout, MaldropError, PassRate, Schedule, Selector, UsageError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint

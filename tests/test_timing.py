@@ -13,9 +13,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from maldrop_cli import mask_metrics
-from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
+from maldrop_cli.names import Dropout, Granularity, Selector, UsageError
 from maldrop_cli.timing import cases, clock, scaling
 from maldrop_cli.timing.cases import Setting, Timing
 from maldrop_cli.timing.clock import DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from maldrop_cli.config import DataConfig, Dataset, MaldropError
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import download, image_folders
 from maldrop_cli.data.load import cached, describe, load
+from maldrop_cli.names import Dataset, MaldropError
 
 TINY_IMAGENET = DataConfig(dataset=Dataset.TINY_IMAGENET)
 

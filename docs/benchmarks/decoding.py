@@ -17,10 +17,11 @@ from pathlib import Path
 
 from joblib.externals.loky import ProcessPoolExecutor
 
-from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import decoding
 from maldrop_cli.data.image_folders import image_files
 from maldrop_cli.data.load import describe, load
+from maldrop_cli.names import Dataset
 
 
 def seconds(work: Callable[[], object]) -> float:

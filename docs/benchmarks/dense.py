@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.dropout.worst import MAX_ASCENTS
 from maldrop_cli.machine import environment
+from maldrop_cli.names import Dropout, Granularity, Selector
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 from maldrop_cli.timing.cases import Setting, fresh_model, step_of

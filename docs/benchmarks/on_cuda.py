@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maldrop_cli.config import CNN, VGG16, Dropout, Granularity, RunConfig
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import TargetedDropout, fused
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models import build_model, make_optimizer
+from maldrop_cli.names import CNN, VGG16, Dropout, Granularity
 from maldrop_cli.render.tables import Column, Table, number, to_text
 from maldrop_cli.timing.cases import Setting, training_steps
 from maldrop_cli.timing.clock import measure

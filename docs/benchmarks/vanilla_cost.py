@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.config import Dropout, RunConfig
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.regularisers import InvertedDropout, VanillaDropout
 from maldrop_cli.machine import environment
+from maldrop_cli.names import Dropout
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 from maldrop_cli.timing.cases import Setting, fresh_model, step_of

@@ -21,26 +21,9 @@ import typer
 
 from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
-from maldrop_cli.config import (
-    DATA,
-    MACHINE,
-    OUTPUT,
-    PLOT_SUFFIXES,
-    RARE,
-    SETTINGS,
-    TRAINING,
-    DataConfig,
-    Metric,
-    PlotKind,
-    Preset,
-    RunConfig,
-    Setting,
-    UsageError,
-    parse_name,
-    setting,
-    unknown_name,
-)  # fmt: skip
+from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
 from maldrop_cli.files import check_writable
+from maldrop_cli.names import PLOT_SUFFIXES, Metric, PlotKind, Preset, UsageError, parse_name, unknown_name  # fmt: skip
 from maldrop_cli.sweep import grammar
 
 MAIN = ("dropout", "rho", "dataset", "model", "epochs")  # they come first in --help

@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 
 from maldrop_cli.cli.options import DataOptions, OutputOptions, Settings, StoreOptions
-from maldrop_cli.config import DataConfig, Dropout, MaldropError, RunConfig
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data import load as datasets
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.executors import Execution, open_executor
 from maldrop_cli.machine import environment
 from maldrop_cli.models import check_batches, describe_head
 from maldrop_cli.models.variants import Head
+from maldrop_cli.names import Dropout, MaldropError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.render.runs import failures

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command, positive
-from maldrop_cli.config import Dropout, MaldropError, RunConfig, UsageError, setting
+from maldrop_cli.config import RunConfig, setting
 from maldrop_cli.executors import Machine
+from maldrop_cli.names import Dropout, MaldropError, UsageError
 
 if TYPE_CHECKING:
     from maldrop_cli.data.load import ImageData

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from maldrop_cli.config import DataConfig, MaldropError
+from maldrop_cli.config import DataConfig
+from maldrop_cli.names import MaldropError
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 Warn = Callable[[str], None]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maldrop_cli.config import MaldropError, one_line
+from maldrop_cli.names import MaldropError, one_line
 
 FILES_PER_PROCESS = 2000  # threads decode fewer before a process has started
 CHUNK_FILES, CHUNK_BYTES = 128, 2**22  # limits of a task: files, bytes of pixels

@@ -10,8 +10,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from maldrop_cli.config import MaldropError, one_line
 from maldrop_cli.data.dataset import NotCachedError, Source
+from maldrop_cli.names import MaldropError, one_line
 
 NETWORK_SECONDS = 8.0  # time for a server to answer
 

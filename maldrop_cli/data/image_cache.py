@@ -19,10 +19,10 @@ import PIL
 import torch
 from numpy.typing import NDArray
 
-from maldrop_cli.config import one_line
 from maldrop_cli.data.dataset import ImageData, NotCachedError, Source, Split, cache_dir, finish
 from maldrop_cli.data.decoding import decode_all, unreadable
 from maldrop_cli.files import atomic_write
+from maldrop_cli.names import one_line
 
 FORMAT = 1  # raise it whenever the same files would give another cache
 INDEX_BYTES = 4096

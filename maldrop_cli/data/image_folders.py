@@ -11,11 +11,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from maldrop_cli.config import MaldropError, UsageError, one_line
 from maldrop_cli.data.dataset import ImageData, Shape, Source, Warn
 from maldrop_cli.data.decoding import unreadable
 from maldrop_cli.data.download import fetch_archive
 from maldrop_cli.data.image_cache import File, Listing, load_images
+from maldrop_cli.names import MaldropError, UsageError, one_line
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_DEFAULT_SIDE = 224  # of imagefolder without --image-size

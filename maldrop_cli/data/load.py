@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import download, image_folders
 from maldrop_cli.data.dataset import Entry, ImageData, NotCachedError, Progress, Shape, Source, Split, Warn, finish
+from maldrop_cli.names import Dataset
 
 __all__ = ["REGISTRY", "ImageData", "Split", "cached", "describe", "load"]
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maldrop_cli.config import MACHINE, RARE, Executor, UsageError, setting
+from maldrop_cli.config import MACHINE, RARE, setting
 from maldrop_cli.executors import ray_cluster
 from maldrop_cli.executors.processes import processes
+from maldrop_cli.names import Executor, UsageError
 from maldrop_cli.runs.events import OpenRunner, Train
 from maldrop_cli.sweep.job_queue import JobQueue
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from maldrop_cli.config import CNN, RunConfig, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.dataset import Shape
 from maldrop_cli.dropout import DropoutLinear, Regulariser
 from maldrop_cli.models.torchvision import SIDES, blank, build_torchvision, size_error
 from maldrop_cli.models.variants import Head, build_regulariser
+from maldrop_cli.names import CNN, UsageError
 
 
 class PaperCNN(nn.Sequential):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from maldrop_cli.config import CNN, UsageError, nearest, one_line
 from maldrop_cli.data.dataset import Shape
 from maldrop_cli.models.strip_head import find_end, strip_head
+from maldrop_cli.names import CNN, UsageError, nearest, one_line
 
 SIDES = (32, 64, 96, 128, 224, 299)  # of images, to suggest; most of the networks were made for 224
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 
 from maldrop_cli import dropout
-from maldrop_cli.config import SPATIAL, Dropout, RunConfig, Schedule, Selector, Unit, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import SCHEDULES, Regulariser, Step
 from maldrop_cli.dropout.worst import too_many_sets
+from maldrop_cli.names import SPATIAL, Dropout, Schedule, Selector, Unit, UsageError
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from matplotlib.transforms import offset_copy
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.settings import varying
-from maldrop_cli.config import MaldropError, Metric
+from maldrop_cli.names import MaldropError, Metric
 from maldrop_cli.render.runs import name
 
 Numbers = npt.NDArray[np.float64]

@@ -11,6 +11,7 @@ from maldrop_cli.analysis.compare import Comparison
 from maldrop_cli.analysis.settings import NUMERIC, order, varying
 from maldrop_cli.analysis.stats import Difference, Interval, Outcome
 from maldrop_cli.config import RunConfig
+from maldrop_cli.names import value_text
 from maldrop_cli.record import RunRecord
 from maldrop_cli.render import runs
 from maldrop_cli.render.tables import Column, Table, number, number_column, plural
@@ -187,7 +188,7 @@ def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) 
     """A column for each of the settings ``names``; empty where one has no effect. ``several``: flat settings by row."""
     numeric = {*NUMERIC} - {"omega"}
     return [
-        Column(name.replace("_", "-"), [runs.cell(each.get(name)) for each in several], left=name not in numeric)
+        Column(name.replace("_", "-"), [value_text(each.get(name)) for each in several], left=name not in numeric)
         for name in names
     ]
 
@@ -281,5 +282,5 @@ def _digests(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     for run in records:
         data = run.config.data.effective_settings()
         asked = [data[name] for name in ("dataset", "shape", "classes", "images", "image_size") if data.get(name)]
-        found.setdefault(" ".join(map(runs.cell, asked)), set()).add(run.data_digest[:DIGITS])
+        found.setdefault(" ".join(map(value_text, asked)), set()).add(run.data_digest[:DIGITS])
     return {images: sorted(digests) for images, digests in found.items() if len(digests) > 1}

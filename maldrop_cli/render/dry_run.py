@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from maldrop_cli.config import RunConfig, Schedule
+from maldrop_cli.config import RunConfig
 from maldrop_cli.models.variants import Head, rho_by_epoch
+from maldrop_cli.names import Schedule
 from maldrop_cli.render import runs
 from maldrop_cli.render.arms import point_columns
 from maldrop_cli.render.tables import Column, Table, number_column, plural

@@ -7,7 +7,8 @@ from statistics import median_high, median_low
 from typing import Any
 
 from maldrop_cli.analysis.arms import Arm
-from maldrop_cli.config import CNN, RunConfig, Schedule, Unit
+from maldrop_cli.config import RunConfig
+from maldrop_cli.names import CNN, Schedule, Unit, value_text
 from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, describe_machine
 from maldrop_cli.render.tables import Column, Table, duration, number, number_column, plural
 
@@ -52,16 +53,7 @@ def setting_cells(config: RunConfig, names: Sequence[str]) -> dict[str, Any]:
     """Columns that say what was trained; None where a setting has no effect."""
     effective = config.flat_settings()
     values = {name: effective.get(name) for name in names}
-    return {name: cell(value) if isinstance(value, str | tuple) else value for name, value in values.items()}
-
-
-def cell(value: object) -> str:
-    """The value of a setting, as text."""
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return {name: value_text(value) if isinstance(value, str | tuple) else value for name, value in values.items()}
 
 
 def name(config: RunConfig, without: str = "", also: Collection[str] = ()) -> str:
@@ -74,7 +66,7 @@ def name(config: RunConfig, without: str = "", also: Collection[str] = ()) -> st
         told = field in ALWAYS or field in also or effective.get(field) != default
         if told and field in effective and field != without:
             prefix = "" if field in BY_VALUE else f"{field.replace('_', '-')}="
-            words.append(prefix + cell(effective[field]))
+            words.append(prefix + value_text(effective[field]))
     return " ".join(words)
 
 
@@ -209,7 +201,7 @@ def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] 
         Column("data", [row["dataset"] for row in rows], left=True),
         Column("model", [row["model"] for row in rows], left=True),
         Column("variant", [variants[row["run_id"]] for row in rows], left=True),
-        Column("lr", [cell(row["lr"]) for row in rows]),
+        Column("lr", [value_text(row["lr"]) for row in rows]),
         Column("seed", [str(row["seed"]) for row in rows]),
         Column("epoch", [f"{row['epoch'] or 0}/{row['epochs']}" for row in rows]),
         *measured(("train_loss", "val_loss", "val_top1", "train_seconds"), rows, dict.__getitem__),

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.config import CNN, RunConfig
+from maldrop_cli.config import RunConfig
+from maldrop_cli.names import CNN
 from maldrop_cli.record import describe_machine, fidelity_percent
 from maldrop_cli.render.tables import Column, Table, number_column, plus_minus, with_interval
 from maldrop_cli.timing.cases import Setting, Timing

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from maldrop_cli.config import DataConfig, MaldropError, RunConfig, one_line
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import ImageData, load
 from maldrop_cli.machine import use_machine
+from maldrop_cli.names import MaldropError, one_line
 from maldrop_cli.record import EpochRow, RunRecord, Status, rows_from_json
 from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint

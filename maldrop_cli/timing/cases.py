@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maldrop_cli.config import Dropout, RunConfig
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.dataset import Shape
 from maldrop_cli.dropout import TargetedDropout
 from maldrop_cli.dropout.scores import SCORES, LastLayer
@@ -19,6 +19,7 @@ from maldrop_cli.dropout.selectors import scores_apart
 from maldrop_cli.machine import synchronize
 from maldrop_cli.mask_metrics import Fidelity, counted
 from maldrop_cli.models import Classifier, build_model, make_optimizer
+from maldrop_cli.names import Dropout
 from maldrop_cli.timing.clock import MIN_WARM_UP, Clock, Samples, Step
 
 PHASES = ("forward", "score", "select", "mask", "backward", "optimizer")

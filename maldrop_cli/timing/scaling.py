@@ -9,9 +9,10 @@ import torch
 from scipy import stats
 
 from maldrop_cli.analysis.stats import median_interval
-from maldrop_cli.config import RunConfig, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models.variants import Head, build_regulariser
+from maldrop_cli.names import Selector, UsageError
 from maldrop_cli.timing.clock import Step, Tick, measure
 
 AXES: dict[str, tuple[int, ...]] = {  # name: the values that are timed
