@@ -174,7 +174,8 @@ def value_text(value: object, none: str = "") -> str:
     if isinstance(value, tuple | list):
         return "x".join(map(str, value))
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else str(value)
     return none if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
