@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich import progress as rich
+from rich import progress
 from rich.console import Console
 
 from maldrop_cli.record import Status
@@ -31,10 +31,10 @@ class ProgressListener:
         self.began = 0.0
         live = console.is_terminal and not quiet
         self.plain = not live and not quiet
-        columns = [rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn()]
-        columns += [rich.TimeElapsedColumn(), rich.TextColumn("left"), rich.TimeRemainingColumn()]
-        self.bar = rich.Progress(*columns, console=console, transient=True, disable=not live)
-        self.task: rich.TaskID | None = None
+        columns = [progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()]
+        columns += [progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn()]
+        self.bar = progress.Progress(*columns, console=console, transient=True, disable=not live)
+        self.task: progress.TaskID | None = None
 
     def __enter__(self) -> ProgressListener:
         self.bar.start()
