@@ -56,7 +56,8 @@ class Setting:
     text: str = ""
 
     def check(self, name: str, value: Any) -> None:
-        """UsageError for a number out of bounds."""
+        """UsageError, by its flag, for a number out of bounds."""
+        name = self.flag or name
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
         if isinstance(value, int) and isinstance(self.low, int):
@@ -171,7 +172,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in _OF_RUNS:
-            SETTINGS[name].check(SETTINGS[name].flag or name, getattr(self, name))
+            SETTINGS[name].check(name, getattr(self, name))
         if self.dropout in OF_WEIGHTS and self.granularity is Granularity.SAMPLE:
             raise UsageError(
                 "granularity",

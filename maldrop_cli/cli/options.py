@@ -136,7 +136,7 @@ def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
         where = f"; `maldrop sweep --{name}` takes several" if name in SWEPT else ""
         raise UsageError(name, f"{text!r} names {len(values)} values, and this takes one{where}")
     for value in values:
-        SETTINGS[name].check(SETTINGS[name].flag or name, value)
+        SETTINGS[name].check(name, value)
     return values
 
 
