@@ -128,6 +128,15 @@ class Metric(StrEnum):
     DROP_RATE = "drop_rate"
 
 
+class Axis(StrEnum):
+    """Along what `timeit --scale` times the choosing of neurons."""
+
+    CLASSES = "classes"
+    WIDTH = "width"
+    BATCH = "batch"
+    RHO = "rho"
+
+
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -176,7 +185,9 @@ def value_text(value: object, none: str = "") -> str:
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else str(value)
-    return none if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return none if value is None else str(value)
 
 
 def nearest(text: str, names: list[str]) -> str:

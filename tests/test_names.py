@@ -23,6 +23,7 @@ from maldrop_cli.dropout.regularisers import (
 from maldrop_cli.dropout.scores import SCORES, Options
 from maldrop_cli.dropout.selectors import GRANULARITIES
 from maldrop_cli.models.variants import VARIANTS, Head, build_regulariser
+from maldrop_cli.timing.scaling import AXES
 
 
 def test_registries_and_names_are_equal() -> None:
@@ -30,6 +31,7 @@ def test_registries_and_names_are_equal() -> None:
     assert set(PASS_RATES) == {str(name) for name in names.PassRate}
     assert set(SCORES) == {str(name) for name in names.Selector if name not in names.WITHOUT_SCORE} | {"random"}
     assert set(REGISTRY) == set(names.Dataset)
+    assert set(AXES) == set(names.Axis)
     assert set(SCHEDULES) == {str(name) for name in names.Schedule}
     assert set(SELECTORS) - {"random"} == {str(name) for name in names.Selector}  # random is a --dropout of its own
     assert set(GRANULARITIES) == {str(name) for name in names.Granularity}

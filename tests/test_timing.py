@@ -16,7 +16,7 @@ from maldrop_cli import mask_metrics
 from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.names import Dropout, Granularity, Selector, UsageError
+from maldrop_cli.names import Axis, Dropout, Granularity, Selector, UsageError
 from maldrop_cli.timing import cases, clock, scaling
 from maldrop_cli.timing.cases import Setting, Timing
 from maldrop_cli.timing.clock import DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval
@@ -261,7 +261,7 @@ SIZES = {"classes": 3, "width": 12, "batch": 4, "rho": 5}
 
 
 @pytest.mark.parametrize("axis", scaling.AXES)
-def test_scale_times_every_value_of_an_axis(axis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scale_times_every_value_of_an_axis(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scaling.AXES, axis, (6, 9))
     points = scaling.scale(BASE, [Selector.HEURISTIC, Selector.GRADIENT], axis, SIZES, CPU, budget=0.1)
     assert [(each.selector, each.value) for each in points] == [
@@ -271,10 +271,10 @@ def test_scale_times_every_value_of_an_axis(axis: str, monkeypatch: pytest.Monke
 
 
 def test_scale_gives_medians_with_intervals_and_the_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scaling.AXES, "batch", (6, 9))
+    monkeypatch.setitem(scaling.AXES, Axis.BATCH, (6, 9))
     measured = [Samples("6", [0.1, 0.2, 0.4], device_ms=[90.0, 150.0, 390.0]), Samples("9", [0.3])]
     monkeypatch.setattr(scaling, "measure", lambda cases, device, references, **how: measured)
-    known, single = scaling.scale(BASE, [Selector.HEURISTIC], "batch", SIZES, CPU, budget=1.0)
+    known, single = scaling.scale(BASE, [Selector.HEURISTIC], Axis.BATCH, SIZES, CPU, budget=1.0)
     assert known == ScalePoint("heuristic", 6, 0.2, 0.1, 0.4, 150.0)
     assert (single.seconds, single.device_ms) == (0.3, None)
     assert math.isnan(single.low)
@@ -282,7 +282,7 @@ def test_scale_gives_medians_with_intervals_and_the_devices_own(monkeypatch: pyt
 
 def test_scale_refuses_a_rho_that_is_too_large() -> None:
     with pytest.raises(UsageError, match="rho is 2000"):
-        scaling.scale(BASE, [Selector.HEURISTIC], "width", SIZES | {"rho": 2000}, CPU, budget=1.0)
+        scaling.scale(BASE, [Selector.HEURISTIC], Axis.WIDTH, SIZES | {"rho": 2000}, CPU, budget=1.0)
 
 
 def test_exponents() -> None:

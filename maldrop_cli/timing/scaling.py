@@ -12,14 +12,14 @@ from maldrop_cli.analysis.stats import median_interval
 from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models.variants import Head, build_regulariser
-from maldrop_cli.names import Selector, UsageError
+from maldrop_cli.names import Axis, Selector, UsageError
 from maldrop_cli.timing.clock import Step, Tick, measure
 
-AXES: dict[str, tuple[int, ...]] = {  # name: the values that are timed
-    "classes": (10, 32, 100, 316, 1000),
-    "width": (1024, 2048, 4096, 8192, 16384),
-    "batch": (32, 64, 128, 256, 512),
-    "rho": (16, 64, 256, 1024),
+AXES: dict[Axis, tuple[int, ...]] = {  # the values that are timed
+    Axis.CLASSES: (10, 32, 100, 316, 1000),
+    Axis.WIDTH: (1024, 2048, 4096, 8192, 16384),
+    Axis.BATCH: (32, 64, 128, 256, 512),
+    Axis.RHO: (16, 64, 256, 1024),
 }
 
 
@@ -48,7 +48,7 @@ class Exponent:
 def scale(
     base: RunConfig,
     selectors: Sequence[Selector],
-    axis: str,
+    axis: Axis,
     sizes: Mapping[str, int],
     device: torch.device,
     *,
