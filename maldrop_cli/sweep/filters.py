@@ -14,16 +14,14 @@ from enum import StrEnum
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.compare import Baseline, of_dropout
-from maldrop_cli.analysis.settings import ARM_SETTINGS
-from maldrop_cli.config import DataConfig, RunConfig
+from maldrop_cli.analysis.settings import ARM_SETTINGS, DEFAULTS
 from maldrop_cli.names import Dropout, Unit, UsageError, nearest, parse_name, value_text
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.sweep.grammar import Quantity, parse_spans
 
 WITHOUT = "-"  # the value of a setting that has no effect
 OF_RUNS = ("seed", "status", "data_digest")  # which runs can be chosen by beside the settings of their arm
-_DEFAULTS = {**vars(DataConfig()), **vars(RunConfig()), "status": Status.DONE}
-NAMES = {name: type(value) for name, value in _DEFAULTS.items() if isinstance(value, StrEnum)}
+NAMES = {name: type(value) for name, value in DEFAULTS.items() if isinstance(value, StrEnum)} | {"status": Status}
 WORDS = ("model", "shape", "deterministic", "data_digest")
 COUNTS = ("rho", "rho_end")  # which may be given as a percentage of the layer's width
 
