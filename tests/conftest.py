@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch is imported: threads that wait for each other are slow on tiny tensors
 )
 
+import csv
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -132,3 +133,9 @@ def maldrop(
 
 
 TINY = ("--dataset", "synthetic", "--shape", "1x8x8", "--classes", "3", "--images", "150")
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    """What `--csv` wrote."""
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))

@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import TINY
-from test_cli import QUICK, Run, rows
+from conftest import TINY, rows
+from test_cli import QUICK, Run
 from typer.main import get_command
 
 from maldrop_cli import names

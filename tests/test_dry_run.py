@@ -1,6 +1,5 @@
 """`--dry-run`: charts, rows, and nothing trained."""
 
-import csv
 import os
 import re
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Result
+from conftest import TINY, Result, rows
 
 from maldrop_cli.cli.run import estimate
 from maldrop_cli.config import RunConfig
@@ -28,11 +27,6 @@ from maldrop_cli.render.tables import to_text
 Run = Callable[..., Result]
 BASE = RunConfig(epochs=4, horizon=4, rho=16)
 HEAD = Head(32, 10)
-
-
-def rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_drawings() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BASE, matching_rho, train
-from test_cli import QUICK, Run, rows
+from conftest import BASE, matching_rho, rows, train
+from test_cli import QUICK, Run
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli import mask_metrics

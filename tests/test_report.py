@@ -1,6 +1,5 @@
 """Stored runs: which are chosen, how they are taken together, and what they are tested against."""
 
-import csv
 import json
 import re
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Result
+from conftest import Result, rows
 
 from maldrop_cli.analysis.arms import Arm, group
 from maldrop_cli.analysis.compare import compare_arms, of_dropout
@@ -85,11 +84,6 @@ def save(runs: list[RunRecord], folder: str = "runs") -> None:
     for run in runs:
         store.start(run)
         store.finish(run)
-
-
-def rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 # --- settings ------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BASE, TINY, Result, matching_rho, run_job, runner, train
-from test_cli import QUICK, Run, rows
+from conftest import BASE, TINY, Result, matching_rho, rows, run_job, runner, train
+from test_cli import QUICK, Run
 from test_matrix import VARIANTS
 
 from maldrop_cli.config import RunConfig
