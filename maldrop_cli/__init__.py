@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return MalDropLinear
     if name == "attach":
-        from maldrop_cli.models import attach
+        from maldrop_cli.models.attach import attach
 
         return attach
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

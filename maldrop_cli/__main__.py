@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     import typer
 
     from maldrop_cli.cli.app import app
-    from maldrop_cli.config import MaldropError, UsageError
+    from maldrop_cli.names import MaldropError, UsageError
 
     try:
         code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False)

@@ -1,225 +1,36 @@
-"""The names, settings and errors that every layer above shares. Imports neither torch nor pandas.
-
-A name here has exactly one entry in the registry that implements it (``tests/test_names.py`` keeps them equal).
-"""
+"""The settings of a run, each defined once: a field whose metadata give its flag, its checks and its effect."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-MAX_COUNT = 2**31 - 1  # of any count
-CNN, VGG16 = "cnn", "vgg16"  # the paper's models; torchvision, which is slow to load, knows the names of the others
+from maldrop_cli.names import (
+    CNN,
+    MAX_COUNT,
+    OF_WEIGHTS,
+    TAKES,
+    UNITS,
+    VGG16,
+    WITHOUT_SCORE,
+    Dataset,
+    Dropout,
+    Granularity,
+    Omega,
+    PassRate,
+    Preset,
+    Schedule,
+    Selector,
+    Unit,
+    UsageError,
+)
+
 SCHEMA = 1  # of the records; raise it whenever the same settings would give other numbers
-
-
-class MaldropError(Exception):
-    """Something outside the command line went wrong: files, network, disk, memory, a failed run. One line."""
-
-    exit_code = 1
-
-
-class UsageError(MaldropError):
-    """A setting is wrong in itself, for this model, or for this machine. One line.
-
-    ``setting``: its name, as in Python; empty where the message speaks of several.
-    """
-
-    exit_code = 2
-
-    def __init__(self, setting: str, message: str) -> None:
-        super().__init__(f"{setting}: {message}" if setting else message)
-        self.setting, self.message = setting, message
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Workers send it to the command, and pickle would call it with its text alone."""
-        return UsageError, (self.setting, self.message)
-
-    def as_flag(self) -> str:
-        """The line as the command line shows it: ``--batch-size: 0 is not ...``."""
-        return f"--{self.setting.replace('_', '-')}: {self.message}" if self.setting else self.message
-
-
-class Dataset(StrEnum):
-    DIGITS = "digits"
-    SYNTHETIC = "synthetic"
-    MNIST = "mnist"
-    FASHION_MNIST = "fashion-mnist"
-    CIFAR10 = "cifar10"
-    TINY_IMAGENET = "tiny-imagenet"
-    IMAGEFOLDER = "imagefolder"
-
-
-class Dropout(StrEnum):
-    NONE = "none"
-    VANILLA = "vanilla"
-    MALDROP = "maldrop"
-    RANDOM = "random"
-    NESTED = "nested"
-    DROPCONNECT = "dropconnect"
-    MALDROPCONNECT = "maldropconnect"
-    SPATIAL = "spatial"
-    SPATIAL_MALDROP = "spatial-maldrop"
-    VANILLA_MALDROP = "vanilla+maldrop"
-    MALDROP_VANILLA = "maldrop+vanilla"
-
-
-class Selector(StrEnum):
-    HEURISTIC = "heuristic"
-    SINGLE = "single"
-    GRADIENT = "gradient"
-    JOINT = "joint"
-    GREEDY = "greedy"
-    EXHAUSTIVE = "exhaustive"
-    LEAST_USEFUL = "least-useful"
-    MAGNITUDE = "magnitude"
-
-
-class Schedule(StrEnum):
-    STANDARD = "standard"
-    RANDOMIZED = "randomized"
-    FORWARD = "forward"
-    REVERSE = "reverse"
-    PERIODIC = "periodic"
-    FORWARD_SMOOTH = "forward-smooth"
-    REVERSE_SMOOTH = "reverse-smooth"
-    LINEAR = "linear"
-
-
-class Granularity(StrEnum):
-    BATCH = "batch"
-    SAMPLE = "sample"
-
-
-class PassRate(StrEnum):
-    CUMULATIVE = "cumulative"
-    EPOCH = "epoch"
-    NONE = "none"
-
-
-class Perturbation(StrEnum):
-    OCCLUDE = "occlude"
-    OCCLUDE_CENTRE = "occlude-centre"
-    NOISE = "noise"
-    BLUR = "blur"
-    NEURONS = "neurons"
-    WORST_NEURONS = "worst-neurons"
-    WORST_NEURONS_JOINT = "worst-neurons-joint"
-
-
-class Executor(StrEnum):
-    AUTO = "auto"
-    SERIAL = "serial"
-    PROCESSES = "processes"
-    RAY = "ray"
-
-
-class Preset(StrEnum):
-    PAPER = "paper"
-
-
-class PlotKind(StrEnum):
-    LEARNING = "learning"
-    METRIC = "metric"
-    TIME = "time"
-    MASKS = "masks"
-
-
-class Metric(StrEnum):
-    """What a plot shows of an epoch: fields of EpochRow."""
-
-    VAL_TOP1 = "val_top1"
-    VAL_TOP5 = "val_top5"
-    VAL_LOSS = "val_loss"
-    TRAIN_LOSS = "train_loss"
-    TRAIN_SECONDS = "train_seconds"
-    DROP_RATE = "drop_rate"
-
-
-PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-
-
-class Unit(StrEnum):
-    """What a variant with a rho drops rho of."""
-
-    NEURON = "neuron"
-    CHANNEL = "channel"
-    WEIGHT = "weight"
-
-
-UNITS = {Dropout.SPATIAL_MALDROP: Unit.CHANNEL, Dropout.MALDROPCONNECT: Unit.WEIGHT}  # the others: neurons
-SPATIAL = (Dropout.SPATIAL, Dropout.SPATIAL_MALDROP)
-OF_WEIGHTS = (Dropout.DROPCONNECT, Dropout.MALDROPCONNECT)
-WITHOUT_SCORE = (Selector.JOINT, Selector.GREEDY, Selector.EXHAUSTIVE)  # selectors of sets, not of single neurons
-
-_RHO = ("rho", "schedule", "period", "rate", "rho_end", "horizon", "pass_rate")
-_MALDROP = (*_RHO, "granularity", "selector", "omega", "joint_iterations", "joint_starts")
-TAKES: dict[Dropout, tuple[str, ...]] = {  # the settings that only some variants have
-    Dropout.NONE: (),
-    Dropout.VANILLA: ("p",),
-    Dropout.MALDROP: _MALDROP,
-    Dropout.RANDOM: (*_RHO, "granularity"),
-    Dropout.NESTED: ("p", "granularity", "pass_rate"),
-    Dropout.DROPCONNECT: ("p",),
-    Dropout.MALDROPCONNECT: (*_RHO, "omega"),
-    Dropout.SPATIAL: ("p",),
-    Dropout.SPATIAL_MALDROP: _MALDROP,
-    Dropout.VANILLA_MALDROP: (*_MALDROP, "p"),
-    Dropout.MALDROP_VANILLA: (*_MALDROP, "p"),
-}
-
-Omega = float | Literal["paper", "classes"]
-Name = TypeVar("Name", bound=StrEnum)
-
-
-def one_line(error: BaseException) -> str:
-    """The text of an exception as one line; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def nearest(text: str, names: list[str]) -> str:
-    """Say which name was probably meant, as the end of an error message; empty when nothing is near."""
-    near = difflib.get_close_matches(text, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def parse_name(kind: type[Name], text: str, setting: str) -> Name:
-    """The member of ``kind`` called ``text``; else a UsageError with the nearest name."""
-    try:
-        return kind(text)
-    except ValueError:
-        what = re.sub(r"(?<!^)(?=[A-Z])", " ", kind.__name__).lower()  # PassRate: pass rate
-        raise UsageError(setting, unknown_name(what, text, [str(name) for name in kind])) from None
-
-
-def unknown_name(what: str, text: str, names: list[str]) -> str:
-    """The message for a ``text`` that is none of ``names``."""
-    return f"no {what} is called {text!r}{nearest(text, names)} (one of: {', '.join(names)})"
-
-
-def parse_omega(text: str) -> Omega:
-    """``paper``, ``classes`` or a finite number; else a UsageError."""
-    if text == "paper":
-        return "paper"
-    if text == "classes":
-        return "classes"
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError("omega", f"{text!r} is neither 'paper' (1/(D-1)) nor 'classes' (1/(C-1)) nor a finite number")
-    return value
-
-
-# --- settings: each is defined once, as a field with its metadata ----------------------------------------------------
 
 DATA, DROPOUT, TRAINING, MACHINE = "Data and model", "Dropout", "Training", "Machine and records"  # panels of --help
 OUTPUT, RARE = "Output", "Rarely needed"
@@ -245,7 +56,8 @@ class Setting:
     text: str = ""
 
     def check(self, name: str, value: Any) -> None:
-        """UsageError for a number out of bounds."""
+        """UsageError, by its flag, for a number out of bounds."""
+        name = self.flag or name
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
         if isinstance(value, int) and isinstance(self.low, int):
@@ -369,7 +181,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in _OF_RUNS:
-            SETTINGS[name].check(SETTINGS[name].flag or name, getattr(self, name))
+            SETTINGS[name].check(name, getattr(self, name))
         if self.dropout in OF_WEIGHTS and self.granularity is Granularity.SAMPLE:
             raise UsageError(
                 "granularity",

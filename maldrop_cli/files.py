@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from maldrop_cli.config import MaldropError
+from maldrop_cli.names import MaldropError
 
 
 @contextmanager

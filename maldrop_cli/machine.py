@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from maldrop_cli.config import UsageError
+from maldrop_cli.names import UsageError
 
 
 def resolve_device(name: str) -> torch.device:

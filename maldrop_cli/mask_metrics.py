@@ -104,7 +104,7 @@ def probe_images(train: Split) -> Split:
     """A few training images, evenly spaced: the data may lie in the order of their classes."""
     count = min(PROBE_IMAGES, len(train.labels))
     index = torch.linspace(0, len(train.labels) - 1, count).long().to(train.labels.device)
-    return Split(train.images[index], train.labels[index])
+    return train[index]
 
 
 @torch.no_grad()

@@ -17,19 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maldrop_cli import mask_metrics
-from maldrop_cli.config import RunConfig, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData, Split
 from maldrop_cli.data.subsets import training_parts
 from maldrop_cli.machine import environment, random_state, set_random_state, synchronize
-from maldrop_cli.models import (
-    Classifier,
-    Normalise,
-    build_model,
-    hidden_width,
-    lacks_deterministic_gradient,
-    make_optimizer,
-)
+from maldrop_cli.models import Classifier, Normalise, build_model, describe_head, make_optimizer
+from maldrop_cli.models.torchvision import lacks_deterministic_gradient
 from maldrop_cli.models.variants import rho_of
+from maldrop_cli.names import UsageError
 from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, rows_from_json
 
 
@@ -54,7 +49,7 @@ def start_record(config: RunConfig, data: ImageData, digest: str, device: torch.
         config=config,
         data_digest=digest,
         environment=environment(device, workers),
-        hidden_width=hidden_width(config.model, config.depth, data.shape),
+        hidden_width=describe_head(config, data.shape, len(data.classes)).width,
     )
 
 
@@ -110,7 +105,7 @@ def seconds_of_epoch(
     examples = len(data.train.labels)
 
     def trained(images: int) -> float:
-        part = replace(data, train=data.train.first(images), val=data.val.first(config.batch_size))
+        part = replace(data, train=data.train[:images], val=data.val[: config.batch_size])
         return Training(replace(config, fidelity_every=0), part, device, clock).epoch().train_seconds
 
     with _determinism(config.deterministic):

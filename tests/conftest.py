@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = (
     "1"  # before torch is imported: threads that wait for each other are slow on tiny tensors
 )
 
+import csv
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import torch
 from hypothesis import settings
 
 from maldrop_cli.__main__ import run
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import ImageData, load
+from maldrop_cli.names import Dataset, Dropout
 from maldrop_cli.record import RunRecord
 from maldrop_cli.runs.events import Ended, Event, Job, Stop
 from maldrop_cli.runs.runner import Runner, RunnerSpec
@@ -131,3 +133,9 @@ def maldrop(
 
 
 TINY = ("--dataset", "synthetic", "--shape", "1x8x8", "--classes", "3", "--images", "150")
+
+
+def rows(path: str) -> list[dict[str, str]]:
+    """What `--csv` wrote."""
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))

@@ -4,7 +4,8 @@ import os
 import signal
 import time
 
-from maldrop_cli.config import MaldropError, RunConfig
+from maldrop_cli.config import RunConfig
+from maldrop_cli.names import MaldropError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs.events import Ended, Job, Started, Stop, Tell, Train
 

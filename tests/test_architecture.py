@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "maldrop_cli"
 
 # From the bottom up. A module may import from its own layer and from those below.
 LAYERS = [
+    {"names"},
     {"config"},
     {"files", "dropout"},
     {"record"},

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from maldrop_cli import attach
-from maldrop_cli.config import Dropout
 from maldrop_cli.dropout import MalDropLinear, TargetedDropout, VanillaDropout
+from maldrop_cli.dropout.scores import Options
+from maldrop_cli.names import Dropout
 
 IMAGES = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -91,9 +92,7 @@ def test_the_settings_reach_the_variant() -> None:
     generator = torch.Generator()
     single = targeted(omega=0.25, selector="single", granularity="sample", generator=generator, score_memory=0.5)
     assert (single.rho, single.selector) == (1, "single")  # 6.25 % of 8 rounded half up
-    options = single.options
-    assert (options.omega, options.per_sample, options.generator) == (0.25, True, generator)
-    assert options.score_bytes == 2**19
+    assert single.options == Options(0.25, True, generator, score_bytes=2**19)
     joint = targeted(selector="joint", joint_iterations=3, joint_starts=2)
     assert (joint.options.iterations, joint.options.vertices) == (3, 2)
     spatial = targeted(dropout="spatial-maldrop", channels=4, pass_rate="epoch")
@@ -214,7 +213,7 @@ def test_an_unsuitable_network_is_refused(found: str, make: Callable[[], nn.Modu
         ({"dropout": "spatial-maldrop", "channels": 3}, "8 neurons can't be divided into 3"),
         ({"dropout": "maldropconnect", "granularity": "sample"}, "drops weights"),
         ({"selector": "joint", "joint_starts": -1}, "-1 is not a whole number"),
-        ({"score_memory": 0}, "is not a finite number above 0"),
+        ({"score_memory": 0}, "score_memory: 0 is not a finite number above 0"),
         ({"pass_rate": "always"}, "one of: cumulative, epoch, none"),
     ],
 )
@@ -248,8 +247,7 @@ def test_state_dicts_round_trip_and_copies_work() -> None:
     first(IMAGES, LABELS)
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file))
+    second.load_state_dict(torch.load(io.BytesIO(file.getvalue())))
     first.eval()
     for other in (second.eval(), copy.deepcopy(first)):
         torch.testing.assert_close(other(IMAGES), first(IMAGES), rtol=0, atol=0)

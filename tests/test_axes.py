@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maldrop_cli.cli.options import read_setting
-from maldrop_cli.config import MaldropError, UsageError
+from maldrop_cli.names import MaldropError, UsageError
 from maldrop_cli.sweep.grammar import Quantity, parse_axis, parse_omegas, parse_seeds
 
 

@@ -1,6 +1,5 @@
 """The command line end to end, on embedded data: tables, files, records, exit codes."""
 
-import csv
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Result
+from conftest import TINY, Result, rows
 
 from maldrop_cli.record import Status
 from maldrop_cli.runs import runner
@@ -30,11 +29,6 @@ RUN_COLUMNS = [
 ]
 ARM_COLUMNS = ["n_seeds", "val_top1_mean", "val_top1_ci95", "val_loss_mean", "train_seconds_mean", "time_vs_none"]
 TIMING_COLUMNS = ["subject", "median_ms", "ratio_vs_none", "ratio_vs_none_lo", "ratio_vs_none_hi", "peak_mb"]
-
-
-def rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_train(maldrop: Run) -> None:

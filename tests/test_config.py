@@ -7,19 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from maldrop_cli.config import (
+from maldrop_cli.config import DataConfig, RunConfig, apply_preset
+from maldrop_cli.names import (
     VGG16,
-    DataConfig,
     Dataset,
     Dropout,
     Granularity,
     PassRate,
     Preset,
-    RunConfig,
     Schedule,
     Selector,
     UsageError,
-    apply_preset,
     parse_name,
     parse_omega,
 )

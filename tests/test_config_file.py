@@ -4,8 +4,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import TINY
-from test_cli import QUICK, Run, rows
+from conftest import TINY, rows
+from test_cli import QUICK, Run
 
 from maldrop_cli.runs.store import Store
 

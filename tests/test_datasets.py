@@ -7,7 +7,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import numpy as np
 import pytest
@@ -15,31 +17,30 @@ import torch
 from PIL import Image
 from test_tiny_imagenet import make_tiny_imagenet
 
-from maldrop_cli.config import DataConfig, Dataset, MaldropError, UsageError
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import dataset as base
-from maldrop_cli.data import download
+from maldrop_cli.data import download, image_folders
 from maldrop_cli.data.load import cached, describe, load
+from maldrop_cli.names import Dataset, MaldropError, UsageError
 
 
 def test_digits() -> None:
     data = load(DataConfig(dataset=Dataset.DIGITS))
-    assert data.train.images.shape == (1437, 1, 32, 32)
-    assert data.val.images.shape == (360, 1, 32, 32)
-    assert data.train.images.dtype == torch.uint8
-    assert data.train.labels.dtype == torch.int64
+    assert (data.train.images.shape, data.val.images.shape) == ((1437, 1, 32, 32), (360, 1, 32, 32))
+    assert (data.train.images.dtype, data.train.labels.dtype) == (torch.uint8, torch.int64)
     assert len(data.classes) == 10
     for split in (data.train, data.val):  # stratified: every class about a tenth
         share = split.labels.bincount(minlength=10) / len(split.labels)
         assert (share - 0.1).abs().max() < 0.01
     blocks = data.train.images.unfold(2, 4, 4).unfold(3, 4, 4)  # every pixel enlarged to 4x4
     assert (blocks == blocks[..., :1, :1]).all()
-    assert data.digest().startswith("187515572cc4eecb")
+    assert data.digest.startswith("187515572cc4eecb")
 
 
 def test_synthetic_takes_any_shape_and_is_separable() -> None:
     config = DataConfig(dataset=Dataset.SYNTHETIC, shape=(2, 5, 7), classes=4, images=200)
     data = load(config)
-    assert data.digest().startswith("e7bbe698fdb4d38a")
+    assert data.digest.startswith("e7bbe698fdb4d38a")
     assert data.shape == (2, 5, 7)
     assert len(data.train.labels) + len(data.val.labels) == 200
     means = torch.stack([data.train.images[data.train.labels == k].float().mean(0) for k in range(4)])
@@ -106,13 +107,12 @@ def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "reachable", lambda url: False)
 
 
-def write_idx(folder: Path, train: int = 20, test: int = 10) -> None:
+def write_idx(folder: Path) -> None:
     """A tiny MNIST in its own layout: every image is bright, so that padding shows."""
     folder.mkdir(parents=True)
-    for name, count in (("train", train), ("t10k", test)):
-        header = struct.pack(">IIII", 0x803, count, 28, 28)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + bytes([200]) * count * 784)
-        labels = bytes(index % 10 for index in range(count))
+    for name, count in (("train", 20), ("t10k", 10)):
+        pixels, labels = bytes([200]) * count * 784, bytes(index % 10 for index in range(count))
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, count, 28, 28) + pixels)
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels)
 
 
@@ -130,29 +130,27 @@ def test_mnist_is_padded_with_zeros_to_32(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        (Dataset.MNIST, "MNIST/raw"),
-        (Dataset.FASHION_MNIST, "FashionMNIST/raw"),
-        (Dataset.CIFAR10, "cifar-10-python.tar.gz"),
-        (Dataset.TINY_IMAGENET, "put tiny-imagenet-200.zip into"),
-    ],
-)
-def test_without_a_network_the_error_says_which_file_goes_where(
-    name: Dataset, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("no network")
+HINTS = {
+    "mnist": "MNIST/raw",
+    "fashion-mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-python.tar.gz",
+    "tiny-imagenet": "put tiny-imagenet-200.zip into",
+}
 
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+@pytest.mark.parametrize(("name", "hint"), HINTS.items())
+def test_without_a_network_the_error_says_which_file_goes_where(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DataConfig(dataset=Dataset(name))
+    monkeypatch.setattr(urllib.request, "urlopen", Mock(side_effect=urllib.error.URLError("no network")))
     with pytest.raises(MaldropError) as caught:
-        load(DataConfig(dataset=name), tmp_path)
+        load(config, tmp_path)
     for part in (hint, str(tmp_path), "--dataset digits"):
         assert part in str(caught.value)
-    assert not list(tmp_path.iterdir()) or name in (Dataset.MNIST, Dataset.FASHION_MNIST)
+    assert not list(tmp_path.iterdir()) or "mnist" in name
     monkeypatch.setattr(download, "reachable", lambda url: pytest.fail("asked a server"))
-    assert cached(DataConfig(dataset=name), tmp_path) is None
+    assert cached(config, tmp_path) is None
 
 
 def test_a_network_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,15 +169,15 @@ def test_a_network_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: py
     assert time.monotonic() - begin < 10
 
 
-def make_folder(root: Path, val: str = "val", size: tuple[int, int] = (12, 10)) -> None:
+def make_folder(root: Path, val: str = "val") -> None:
+    """Images of 12x10: four of cats and four of dogs to train on, two of each to validate."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 4), (val, 2)):
         for name in ("cat", "dog"):
-            folder = root / split / name
-            folder.mkdir(parents=True)
+            (root / split / name).mkdir(parents=True)
             for number in range(count):
-                pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
+                pixels = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
 
 
 @pytest.mark.parametrize("val", ["val", "test"])
@@ -194,9 +192,8 @@ def test_imagefolder(val: str, tmp_path: Path) -> None:
     data = load(config, tmp_path, lambda *step: seen.append(step))
     ready = cached(config, tmp_path)
     assert ready
-    assert ready.digest() == data.digest()
-    assert data.classes == ("cat", "dog")
-    assert data.train.images.shape == (8, 3, 10, 10)  # the shorter side of the first image
+    assert ready.digest == data.digest
+    assert (data.classes, data.shape) == (("cat", "dog"), (3, 10, 10))  # the shorter side of the first image
     assert data.val.labels.tolist() == [0, 0, 1, 1]
     assert seen[-1][1:] == (12, 12)
     for index, name in ((5, "dog/1.png"), (6, "dog/1x/9.png"), (7, "dog/2.png")):
@@ -207,37 +204,44 @@ def test_imagefolder(val: str, tmp_path: Path) -> None:
 
 def test_imagefolder_errors_name_the_place(tmp_path: Path) -> None:
     config = DataConfig(dataset=Dataset.IMAGEFOLDER)
+
+    def fails(message: str, *acts: Callable[..., object]) -> None:
+        for act in acts:
+            with pytest.raises(MaldropError, match=message):
+                act(config, tmp_path)
+
     with pytest.raises(UsageError, match="needs --data-dir"):
         load(config)
-    with pytest.raises(MaldropError, match="train is no folder"):
-        load(config, tmp_path)
-    (tmp_path / "train").mkdir()
-    (tmp_path / "val").mkdir()
-    for act in (load, describe):
-        with pytest.raises(MaldropError, match=r"no images in .*train"):
-            act(config, tmp_path)
+    fails("train is no folder", load, describe)
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+    fails(r"no images in .*train;", load, describe)
     (tmp_path / "val").rmdir()
     make_folder(tmp_path)
     broken = tmp_path / "val" / "cat" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
     (tmp_path / "train" / "ant").mkdir()  # would be a third class that no digest knows of
-    with pytest.raises(MaldropError, match=r"no images in .*ant"):
-        load(config, tmp_path)
+    fails(r"no images in .*ant", load, describe)
     (tmp_path / "train" / "ant").rmdir()
-    with pytest.raises(MaldropError, match=r"cat/1.png is no readable image"):
-        load(config, tmp_path)
+    fails(r"cat/1.png is no readable image", load)
     (tmp_path / "val" / "cat" / "0.png").unlink()
     (tmp_path / "val" / "cat" / "0.png").symlink_to("nowhere")
-    with pytest.raises(MaldropError, match=r"cat/0.png is no readable image: .*No such file"):
-        load(config, tmp_path)
+    fails(r"cat/0.png is no readable image: .*No such file", load)
     (tmp_path / "val" / "bird").mkdir()
-    with pytest.raises(MaldropError, match="bird is a class that"):
-        load(config, tmp_path)
+    fails("bird is a class that", load, describe)
+
+
+def test_imagefolder_is_described_by_its_first_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every start: to list sixty thousand images would take half a second."""
+    make_folder(tmp_path)
+    listed = Mock(side_effect=image_folders.image_files)
+    monkeypatch.setattr(image_folders, "image_files", listed)
+    assert describe(DataConfig(dataset=Dataset.IMAGEFOLDER), tmp_path) == ((3, 10, 10), 2)
+    assert listed.call_args_list == [call(tmp_path / "train" / "cat")]
 
 
 def test_the_real_mnist(real_data: Path) -> None:
     data = load(DataConfig(dataset=Dataset.MNIST), real_data / "mnist")
-    assert data.train.images.shape == (60_000, 1, 32, 32)
-    assert data.val.images.shape == (10_000, 1, 32, 32)
+    assert (data.train.images.shape, data.val.images.shape) == ((60_000, 1, 32, 32), (10_000, 1, 32, 32))
     assert (data.mean[0], data.std[0]) == pytest.approx((0.1307, 0.3081), abs=5e-5)
     assert data.train.labels[:5].tolist() == [5, 0, 4, 1, 9]

@@ -5,11 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import TINY
-from test_cli import QUICK, Run, rows
+from conftest import TINY, rows
+from test_cli import QUICK, Run
 from typer.main import get_command
 
-from maldrop_cli import config
+from maldrop_cli import names
 from maldrop_cli.cli.app import COMMANDS, app
 from maldrop_cli.sweep.grammar import parse_axis
 
@@ -55,8 +55,8 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("kind", [config.Dataset, config.Dropout, config.Selector, config.Schedule])
-def test_every_name_is_documented(kind: type[config.Dropout]) -> None:
+@pytest.mark.parametrize("kind", [names.Dataset, names.Dropout, names.Selector, names.Schedule])
+def test_every_name_is_documented(kind: type[names.Dropout]) -> None:
     text = " ".join(page.read_text() for page in PAGES)
     for name in kind:
         assert f"`{name}`" in text, f"{name} is documented nowhere"

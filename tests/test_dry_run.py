@@ -1,6 +1,5 @@
 """`--dry-run`: charts, rows, and nothing trained."""
 
-import csv
 import os
 import re
 import subprocess
@@ -11,52 +10,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Result
+from conftest import TINY, Result, rows
 
 from maldrop_cli.cli.run import estimate
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector
+from maldrop_cli.config import RunConfig
+from maldrop_cli.data import download
+from maldrop_cli.data import load as datasets
 from maldrop_cli.dropout import SCHEDULES, Step
 from maldrop_cli.models.variants import EpochRho, Head, rho_by_epoch
+from maldrop_cli.names import Dropout, Schedule, Selector
 from maldrop_cli.record import EpochRow, RunRecord
-from maldrop_cli.render.dry_run import (
-    ASCII,
-    BLOCKS,
-    bar,
-    characters,
-    dry_rows,
-    plan_line,
-    spark,
-    sweep_chart,
-    train_chart,
-)
+from maldrop_cli.render import dry_run
+from maldrop_cli.render.dry_run import ASCII, BLOCKS, dry_rows, sweep_chart, train_chart
 from maldrop_cli.render.tables import to_text
 
 Run = Callable[..., Result]
 BASE = RunConfig(epochs=4, horizon=4, rho=16)
+HEAD = Head(32, 10)
 
 
-def rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
-
-
-# --- drawing -------------------------------------------------------------------------------------------------------
-
-
-def test_only_nothing_looks_like_nothing_and_only_everything_like_everything() -> None:
-    assert spark([0, 1e-9, 0.5, 1 - 1e-9, 1], BLOCKS) == "·▁▄▇█"
-    assert spark([0, 1e-9, 0.1, 0.55, 1 - 1e-9, 1], ASCII) == ".0159#"
-
-
-def test_bars() -> None:
-    assert [bar(share, 4, ASCII) for share in (0, 0.01, 0.25, 0.26, 1)] == ["....", "#...", "#...", "##..", "####"]
-    assert [bar(share, 4, BLOCKS) for share in (0, 0.01, 0.25, 0.4, 1)] == ["····", "▏···", "█···", "█▋··", "████"]
+def test_drawings() -> None:
+    """Only nothing looks like nothing, and only everything like everything."""
+    assert dry_run.spark([0, 1e-9, 0.5, 1 - 1e-9, 1], BLOCKS) == "·▁▄▇█"
+    assert dry_run.spark([0, 1e-9, 0.1, 0.55, 1 - 1e-9, 1], ASCII) == ".0159#"
+    for drawn, shares, bars in (
+        (ASCII, (0, 0.01, 0.25, 0.26, 1), "....|#...|#...|##..|####"),
+        (BLOCKS, (0, 0.01, 0.25, 0.4, 1), "····|▏···|█···|█▋··|████"),
+    ):
+        assert "|".join(dry_run.bar(share, 4, drawn) for share in shares) == bars
 
 
 def test_characters_depend_on_what_stdout_can_show() -> None:
-    assert characters("utf-8") is BLOCKS
-    for encoding in ("ascii", "cp1252", "no-such-encoding", None):
-        assert characters(encoding) is ASCII
+    encodings = ("utf-8", "ascii", "cp1252", "no-such-encoding", None)
+    assert [dry_run.characters(encoding) for encoding in encodings] == [BLOCKS, *[ASCII] * 4]
 
 
 def test_rho_by_epoch_is_what_the_engine_would_drop() -> None:
@@ -104,13 +90,6 @@ From about rho + i = 10 on, i the epoch from 0, forward drops all there is and r
 Try --schedule forward-smooth or reverse-smooth."""
 
 
-HEAD = Head(32, 10)
-
-
-def head_of_all(config: RunConfig) -> Head:
-    return HEAD
-
-
 def test_the_chart_of_a_run_is_golden() -> None:
     config = replace(BASE, schedule=Schedule.LINEAR, rho_end=8, horizon=3)
     assert to_text([train_chart(config, HEAD, ["N"], ASCII)], "plain") == TRAIN
@@ -125,7 +104,7 @@ def test_the_charts_of_a_sweep_are_golden() -> None:
         *(replace(BASE, schedule=Schedule.PERIODIC, rho=rho) for rho in (16, 0)),
         replace(BASE, schedule=Schedule.RANDOMIZED),
     ]
-    table = sweep_chart(points, head_of_all, "T", ["N"], ASCII)
+    table = sweep_chart(points, lambda config: HEAD, "T", ["N"], ASCII)
     assert [line.rstrip() for line in to_text([table], "plain").splitlines()] == SWEEP.splitlines()
 
 
@@ -146,7 +125,7 @@ def test_what_a_chart_cannot_draw_is_said(change: dict[str, object], words: str)
 
 def test_many_epochs_are_thinned_out_from_the_first_to_the_last() -> None:
     point = replace(BASE, schedule=Schedule.LINEAR, rho=32, epochs=500, horizon=500)
-    table = sweep_chart([point], head_of_all, "T", drawn=ASCII)
+    table = sweep_chart([point], lambda config: HEAD, "T", drawn=ASCII)
     chart = table.columns[-1].cells[0]
     assert (len(chart), chart[0], chart[-1]) == (40, "#", ".")
     assert "40 of 500 epochs, evenly spread" in table.notes[0]
@@ -154,7 +133,7 @@ def test_many_epochs_are_thinned_out_from_the_first_to_the_last() -> None:
 
 def test_rows_have_every_epoch_of_every_point() -> None:
     points = [replace(BASE, dropout=Dropout.NONE), replace(BASE, schedule=Schedule.LINEAR)]
-    table = dry_rows(points, head_of_all, {"n_seeds": 2})
+    table = dry_rows(points, lambda config: HEAD, {"n_seeds": 2})
     assert [row["epoch"] for row in table] == [1, 2, 3, 4] * 2
     assert [row["rho_mean"] for row in table] == [None] * 4 + [16, 11, 5, 0]
     assert {(row["n_seeds"], row["hidden_width"]) for row in table} == {(2, 32)}
@@ -162,20 +141,17 @@ def test_rows_have_every_epoch_of_every_point() -> None:
 
 
 def test_the_size_of_the_plan() -> None:
-    assert plan_line(1, 1, 1, 0, "o") == "Nothing was trained. 1 run."
-    assert plan_line(3, 2, 6, 4, "o", "about 1:30 of training left") == (
+    assert dry_run.plan_line(1, 1, 1, 0, "o") == "Nothing was trained. 1 run."
+    assert dry_run.plan_line(3, 2, 6, 4, "o", "about 1:30 of training left") == (
         "Nothing was trained. 3 points with 2 seeds each: 6 runs, 4 already finished in o; about 1:30 of training left."
     )
-    assert plan_line(3, 2, 4, 0, "o") == (
+    assert dry_run.plan_line(3, 2, 4, 0, "o") == (
         "Nothing was trained. 3 points with 2 seeds each: 4 runs, as 2 runs would be the same as another."
     )
 
 
-# --- the command line ------------------------------------------------------------------------------------------------
-
-
 def test_train_dry_run(maldrop: Run) -> None:
-    command = ("train", *TINY, "--epochs", "3", "--schedule", "linear", "--rho", "50%", "--rho-end", "64")
+    command = ("train", *TINY, *["--epochs", "3", "--schedule", "linear", "--rho", "50%", "--rho-end", "64"])
     result = maldrop(*command, "--dry-run", "--csv", "d.csv", "--json", "d.json")
     assert (result.code, result.err) == (0, "")
     assert "Dry run of maldrop linear rho=128 rho-end=64: synthetic, cnn, 3 epochs" in result.out
@@ -187,8 +163,8 @@ def test_train_dry_run(maldrop: Run) -> None:
     maldrop(*command, "--csv", "t.csv")
     trained, planned = rows("t.csv"), rows("d.csv")
     assert [float(row["rho_mean"]) for row in trained] == [float(row["rho_mean"]) for row in planned]
-    for key in ("dropout", "schedule", "rho", "seed", "epoch", "rho_end", "horizon", "hidden_width"):
-        assert [row[key] for row in trained] == [row[key] for row in planned], key
+    same = ("dropout", "schedule", "rho", "seed", "epoch", "rho_end", "horizon", "hidden_width")
+    assert [[row[key] for key in same] for row in trained] == [[row[key] for key in same] for row in planned]
     assert "1 run, 1 already finished in maldrop-runs." in maldrop(*command, "--dry-run").out
     assert "already finished" not in maldrop(*command, "--dry-run", "--fresh").out
     assert "already finished" not in maldrop(*command, "--dry-run", "--horizon", "2").out
@@ -203,39 +179,35 @@ def test_sweep_dry_run(maldrop: Run) -> None:
     assert {path.name for path in Path().iterdir()} == {"d.csv"}
     table = rows("d.csv")
     assert [(row["dropout"], row["schedule"], row["rho"], row["epoch"]) for row in table[::2]] == [
-        ("none", "", "", "1"),
-        ("vanilla", "", "", "1"),
+        *((reference, "", "", "1") for reference in ("none", "vanilla")),
         *(("maldrop", schedule, rho, "1") for schedule in ("forward", "forward-smooth") for rho in ("0", "128", "256")),
     ]
-    assert [row["rho_mean"] for row in table if row["schedule"] == "forward-smooth"] == ["0", "0", "128", "159"] + [
-        "256"
-    ] * 2
-
+    rhos = [row["rho_mean"] for row in table if row["schedule"] == "forward-smooth"]
+    assert rhos == ["0", "0", "128", "159", "256", "256"]
     maldrop(*command, "-q")
-    assert (
-        "12 runs, as 4 runs would be the same as another, 6 already finished in maldrop-runs;"
-        in maldrop(*command, "--seeds", "2", "--dry-run").out
-    )
+    again = maldrop(*command, "--seeds", "2", "--dry-run").out
+    assert "12 runs, as 4 runs would be the same as another, 6 already finished in maldrop-runs;" in again
 
 
-def test_the_horizon_is_the_epochs_unless_given(maldrop: Run) -> None:
+@pytest.mark.parametrize(
+    ("flags", "horizon"),
+    [
+        ("--epochs 3", "3"),
+        ("--epochs 3 --horizon 5", "5"),
+        ("--preset paper", "10"),
+        ("--preset paper --epochs 4", "4"),
+    ],
+)
+def test_the_horizon_is_the_epochs_unless_given(flags: str, horizon: str, maldrop: Run) -> None:
     command = ("sweep", *TINY, "--schedule", "linear", "--rho", "256", "--dry-run", "--csv", "d.csv")
-    for flags, horizon in (
-        (("--epochs", "3"), "3"),
-        (("--epochs", "3", "--horizon", "5"), "5"),
-        (("--preset", "paper"), "10"),
-        (("--preset", "paper", "--epochs", "4"), "4"),
-    ):
-        maldrop(*command, *flags)
-        assert rows("d.csv")[-1]["horizon"] == horizon
+    maldrop(*command, *flags.split())
+    assert rows("d.csv")[-1]["horizon"] == horizon
 
 
 @pytest.mark.parametrize(("encoding", "expected"), [("utf-8", "▁▁▂▃"), ("ascii", "0123"), ("cp1252", "0123")])
 def test_terminals_without_block_characters(encoding: str, expected: str, tmp_path: Path) -> None:
-    command = [
-        *(sys.executable, "-m", "maldrop_cli", "sweep", *TINY, "--rho", "8.33%", "--schedule", "forward-smooth"),
-        *("--epochs", "4", "--rate", "0.6", "--dry-run"),
-    ]
+    flags = "--rho 8.33% --schedule forward-smooth --epochs 4 --rate 0.6 --dry-run"
+    command = [sys.executable, "-m", "maldrop_cli", "sweep", *TINY, *flags.split()]
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, check=True)
     assert expected in done.stdout.decode(encoding)
@@ -243,9 +215,6 @@ def test_terminals_without_block_characters(encoding: str, expected: str, tmp_pa
 
 
 def test_a_dry_run_downloads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from maldrop_cli.data import download
-    from maldrop_cli.data import load as datasets
-
     monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr(datasets, "load", lambda *args: pytest.fail("loaded"))
     monkeypatch.setattr(download, "reachable", lambda url: pytest.fail("asked a server"))
@@ -256,7 +225,9 @@ def test_a_dry_run_downloads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyP
 
 def test_the_time_left_is_by_stored_epochs_or_by_a_measurement() -> None:
     def stored(seconds: float, **settings: Any) -> RunRecord:
-        return RunRecord(run_id="", config=replace(BASE, **settings), epochs=(timed(seconds), timed(9 * seconds)))
+        measured: Any = dict.fromkeys(("train_loss", "val_loss", "val_top1", "val_top5", "rho_mean", "drop_rate"), 0.0)
+        epochs = [EpochRow(epoch=1, train_seconds=each, **measured) for each in (seconds, 9 * seconds)]
+        return RunRecord(run_id="", config=replace(BASE, **settings), epochs=tuple(epochs))
 
     left = [BASE, replace(BASE, rho=7, lr=0.5), replace(BASE, selector=Selector.SINGLE)]  # of four epochs each
     asked: list[RunConfig] = []
@@ -272,19 +243,3 @@ def test_the_time_left_is_by_stored_epochs_or_by_a_measurement() -> None:
     assert estimate(left, known, measure, workers=2) == "about 40.0 s of training left, going by epochs stored"
     assert len(asked) == 1
     assert "before the images of digits are here" in estimate(left, [], lambda config: None)
-
-
-def timed(seconds: float) -> EpochRow:
-    return EpochRow(
-        epoch=1, train_loss=1, val_loss=1, val_top1=1, val_top5=1, train_seconds=seconds, rho_mean=None, drop_rate=0
-    )
-
-
-def test_reused_runs_are_told_by_their_settings_after_a_trip_through_json(maldrop: Run) -> None:
-    """As Session.finished does: what comes back from disk has the id of what went there."""
-    config = RunConfig(data=DataConfig(dataset=Dataset.SYNTHETIC, shape=(1, 8, 8), classes=3, images=150), epochs=1)
-    maldrop("train", *TINY, "--epochs", "1", "--rho", "256", "--horizon", "10", "-q")
-    from maldrop_cli.runs.store import Store
-
-    [record] = Store(Path("maldrop-runs")).scan()
-    assert record.config.run_id("") == config.run_id("")

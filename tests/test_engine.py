@@ -11,16 +11,11 @@ import torch
 from conftest import BASE, matching_rho, run_job, runner, train
 
 from maldrop_cli import train as engine
-from maldrop_cli.config import (
-    Dropout,
-    PassRate,
-    Schedule,
-    UsageError,
-)
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout import SCHEDULES
 from maldrop_cli.machine import resolve_device
 from maldrop_cli.models import Normalise, build_model
+from maldrop_cli.names import Dropout, PassRate, Schedule, UsageError
 from maldrop_cli.record import Status
 from maldrop_cli.runs.events import Event, Trained
 from maldrop_cli.runs.store import Store
@@ -144,7 +139,7 @@ def test_train_seconds_leave_evaluation_out(tiny: ImageData, monkeypatch: pytest
 def test_an_epoch_is_timed_by_its_first_batches(
     a_batch: float, expected: float, batches: list[int], tiny: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = replace(tiny, train=tiny.train.first(100))
+    part = replace(tiny, train=tiny.train[:100])
     now, seen = 0.0, []
     real = engine.Training._train
 

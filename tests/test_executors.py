@@ -18,12 +18,11 @@ from fake_work import DIES, DIES_ONCE, DIVERGES, FINE, GIVES_UP, LINGERS, RAISES
 from test_cli import QUICK, Run
 from test_resume import measured
 
-from maldrop_cli import executors
 from maldrop_cli.__main__ import run
-from maldrop_cli.config import MaldropError
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.executors import Execution, open_executor, ray_cluster, serial, visible_gpus
 from maldrop_cli.executors.processes import describe_exit, processes
+from maldrop_cli.names import MaldropError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs.events import Ended, Event, Retried, Started, Waiting
 from maldrop_cli.runs.store import Store
@@ -303,7 +302,7 @@ def test_two_workers_give_what_one_gives(maldrop: Run, uninterrupted: list[dict[
     assert "36/36, about" in result.err
     assert {record.workers for record in Store(Path("maldrop-runs")).scan()} == {2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executors, "processes", None)  # not even begun where there is nothing to do
+        patch.setattr("maldrop_cli.executors.processes.processes", None)  # not even begun where there is nothing to do
         again = maldrop(*SWEEP, "--workers", "2")
     assert again.out == result.out
     assert "6 of 6 runs already finished" in again.err

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from maldrop_cli.config import DataConfig, Dataset, Dropout, Preset, RunConfig, Schedule, Selector
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.models.variants import Head
+from maldrop_cli.names import Dataset, Dropout, Preset, Schedule, Selector
 from maldrop_cli.record import RunRecord
 from maldrop_cli.sweep.grammar import Quantity, parse_axis
 from maldrop_cli.sweep.grid import REFERENCES, aliases, build, build_timed, distinct, over_seeds, trained_as

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BASE, matching_rho, train
-from test_cli import QUICK, Run, rows
+from conftest import BASE, matching_rho, rows, train
+from test_cli import QUICK, Run
 from torch.nn.functional import cross_entropy, linear
 
 from maldrop_cli import mask_metrics
-from maldrop_cli.config import Dropout, Granularity, Selector
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout import keep_mask, worst_set
 from maldrop_cli.models import Normalise, build_model
+from maldrop_cli.names import Dropout, Granularity, Selector
 from maldrop_cli.record import Status
 from maldrop_cli.runs.store import Store
 

@@ -11,10 +11,11 @@ from conftest import BASE, matching_rho, train
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import cross_entropy
 
-from maldrop_cli.config import Dropout, Granularity, PassRate, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout import CountedDropout, DropoutLinear
 from maldrop_cli.models.variants import Head, build_regulariser
+from maldrop_cli.names import Dropout, Granularity, PassRate, Schedule, Selector, UsageError
 from maldrop_cli.record import Status
 from maldrop_cli.render.runs import name
 

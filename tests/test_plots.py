@@ -17,7 +17,8 @@ from test_report import MALDROP, NONE, RANDOM, SWEEP, VANILLA, over_seeds, store
 
 from maldrop_cli.analysis.arms import group
 from maldrop_cli.analysis.stats import t_interval
-from maldrop_cli.config import PLOT_SUFFIXES, Dropout, MaldropError, Metric, PlotKind, RunConfig, Schedule
+from maldrop_cli.config import RunConfig
+from maldrop_cli.names import PLOT_SUFFIXES, Dropout, MaldropError, Metric, PlotKind, Schedule
 from maldrop_cli.plots import KINDS, draw, save
 from maldrop_cli.plots.runs import MAX_BANDS
 from maldrop_cli.plots.style import LABELS, MAX_LINES, METADATA, labels, line_style

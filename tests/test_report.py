@@ -1,6 +1,5 @@
 """Stored runs: which are chosen, how they are taken together, and what they are tested against."""
 
-import csv
 import json
 import re
 from collections.abc import Callable
@@ -9,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Result
+from conftest import Result, rows
 
 from maldrop_cli.analysis.arms import Arm, group
-from maldrop_cli.analysis.compare import compare_arms, of_dropout
+from maldrop_cli.analysis.compare import TOP1, compare_arms, of_dropout
 from maldrop_cli.analysis.settings import ARM_SETTINGS, order, varying
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.config import DataConfig, RunConfig
+from maldrop_cli.names import Dataset, Dropout, Schedule, Selector, UsageError
 from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.arms import id_columns, in_order, mixed_data, report_tables
 from maldrop_cli.render.tables import Column, Table, latex, to_text
@@ -84,11 +84,6 @@ def save(runs: list[RunRecord], folder: str = "runs") -> None:
     for run in runs:
         store.start(run)
         store.finish(run)
-
-
-def rows(path: str) -> list[dict[str, str]]:
-    with Path(path).open() as file:
-        return list(csv.DictReader(file))
 
 
 # --- settings ------------------------------------------------------------------------------------------------------
@@ -234,7 +229,7 @@ def test_a_copy_of_a_run_counts_once_and_the_finished_one() -> None:
 
 def differences(arms: list[Arm], baseline: str) -> list[float | None]:
     compared = compare_arms(arms, parse_baseline(baseline), 0.5)
-    return [None if each is None else round(each.interval.mean, 9) for each in compared.differences]
+    return [None if each is None else round(each.interval.mean, 9) for each in compared.differences[TOP1]]
 
 
 def test_a_variant_as_baseline() -> None:
@@ -257,9 +252,9 @@ def test_each_learning_rate_has_its_own_baseline_and_reference() -> None:
         for run in [*over_seeds(base, dropout=NONE, lr=lr), *over_seeds(base + 3, lr=lr)]
     ]
     compared = compare_arms(group(runs), of_dropout(NONE), 0.5)
-    assert [None if each is None else each.interval.mean for each in compared.differences] == [None, 3.0, None, 3.0]
+    assert [None if each is None else each.interval.mean for each in compared.differences[TOP1]] == [None, 3.0, None, 3.0]
     assert [arm and arm.config.lr for arm in compared.references] == [0.1, 0.1, 0.2, 0.2]
-    assert compared.baseline is None
+    assert compared.baseline(TOP1) is None
     tables = report_tables(compared, ["lr"])
     assert tables[1].title == "Against none, each arm's own, paired by seed, last epoch"
     assert tables[1].columns[0].cells == ["0.1", "0.2"]
@@ -268,7 +263,7 @@ def test_each_learning_rate_has_its_own_baseline_and_reference() -> None:
 def test_other_images_are_never_a_baseline() -> None:
     arms = group([*over_seeds(90, dropout=NONE, digest="one"), *over_seeds(91, digest="other")])
     compared = compare_arms(arms, of_dropout(NONE), 0.5)
-    assert compared.differences == [None, None]
+    assert compared.differences[TOP1] == [None, None]
     assert compared.references[1] is None
     [table] = report_tables(compared, ["dropout"])
     assert any("Nothing to test" in note for note in table.notes)
@@ -276,9 +271,9 @@ def test_other_images_are_never_a_baseline() -> None:
 
 def test_p_values_are_corrected_over_all_that_is_shown() -> None:
     arms = group([*over_seeds(90, dropout=NONE), *(stored(seed, top1) for seed, top1 in enumerate((91.0, 92.0, 93.5)))])
-    [alone] = [each for each in compare_arms(arms, of_dropout(NONE), 0.5).differences if each]
+    [alone] = [each for each in compare_arms(arms, of_dropout(NONE), 0.5).differences[TOP1] if each]
     more = group([stored(seed, top1, rho=9) for seed, top1 in enumerate((90.5, 91.0, 91.0))])
-    together = compare_arms([arms[1], *more], of_dropout(NONE), 0.5, pool=[*arms, *more]).differences[0]
+    together = compare_arms([arms[1], *more], of_dropout(NONE), 0.5, pool=[*arms, *more]).differences[TOP1][0]
     assert together is not None
     assert alone.p_holm == alone.p == together.p < together.p_holm
 
@@ -463,7 +458,7 @@ def test_the_same_runs_are_one_test_and_none_against_themselves() -> None:
         found = compare_arms(group(records), parse_baseline(baseline), 0.5)
         return {
             arm.config.rho: difference.p_holm if difference else None
-            for arm, difference in zip(found.arms, found.differences, strict=True)
+            for arm, difference in zip(found.arms, found.differences[TOP1], strict=True)
         }
 
     alone, together = [*base, *runs, *other], [*base, *runs, *other, *twins]

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BASE, TINY, Result, matching_rho, run_job, runner, train
-from test_cli import QUICK, Run, rows
+from conftest import BASE, TINY, Result, matching_rho, rows, run_job, runner, train
+from test_cli import QUICK, Run
 from test_matrix import VARIANTS
 
-from maldrop_cli.config import Dropout, MaldropError, PassRate, RunConfig, Schedule, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
+from maldrop_cli.names import Dropout, MaldropError, PassRate, Schedule, Selector, UsageError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint
@@ -330,11 +331,12 @@ def test_what_a_checkpoint_does_not_fit_is_one_line(maldrop: Run) -> None:
     resume = ("train", *QUICK, "-q", "--resume", "half.pt")
     for arguments, code, message in (
         ((*resume, "--lr", 0.1), 2, "lr is 0.02 there and 0.1 here; --lr 0.02 goes on from it"),
+        ((*resume, "--lr", 0.02000000001), 2, "lr is 0.02 there and 0.02000000001 here"),
         ((*resume, "--dropout", "vanilla"), 2, "dropout is maldrop there and vanilla here"),
         ((*resume, "--rho", 17), 2, "rho is 16 there and 17 here"),
         ((*resume, "--images", 160), 2, "images is 150 there and 160 here"),
         ((*resume, "--seed", 1), 2, "seed is 0 there and 1 here"),
-        ((*resume, "--deterministic"), 2, "deterministic is False there and True here"),
+        ((*resume, "--deterministic"), 2, "deterministic is false there and true here"),
         ((*resume, "--epochs", 1), 2, "has 2 epochs behind it, more than --epochs 1"),
         ((*resume[:-1], "file.pt"), 1, "file.pt is no checkpoint, or a damaged one"),
         ((*resume[:-1], "nowhere.pt"), 1, "the checkpoint nowhere.pt can't be read: No such file"),

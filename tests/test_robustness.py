@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BASE, TINY, Result, matching_rho, run_job, runner, train
+from conftest import BASE, TINY, Result, matching_rho, rows, run_job, runner, train
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import QUICK, rows
+from test_cli import QUICK
 from torch import Generator, Tensor
 
 from maldrop_cli.cli.options import read_robustness
-from maldrop_cli.config import Dropout, Granularity, Perturbation, UsageError
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.data.subsets import training_parts
 from maldrop_cli.dropout import worst_set
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models import Normalise, build_model
+from maldrop_cli.names import Dropout, Granularity, Perturbation, UsageError
+from maldrop_cli.record import EpochRow
 from maldrop_cli.robustness.evaluate import top1_under
 from maldrop_cli.robustness.perturbations import PERTURBATIONS
 from maldrop_cli.robustness.plan import COUNTED, STANDARD, RobustnessPlan
@@ -107,6 +108,7 @@ def test_the_worst_neurons_are_those_of_each_image_alone(count: int) -> None:
     first_order = PERTURBATIONS[Perturbation.WORST_NEURONS].apply(layer, count, generator())
     joint = PERTURBATIONS[Perturbation.WORST_NEURONS_JOINT].apply(layer, count, generator())
     assert layer.labels_N is not None
+    assert layer.bias_C is not None
     for row in range(6):
         hidden, label = layer.hidden_ND[row], int(layer.labels_N[row])
         probability = (layer.weight_CD @ hidden + layer.bias_C).softmax(0)
@@ -214,9 +216,7 @@ def test_a_metric_by_name() -> None:
     assert {name: row.value(name) for name in expected} == expected
 
 
-def train_row():  # type: ignore[no-untyped-def]
-    from maldrop_cli.record import EpochRow
-
+def train_row() -> EpochRow:
     return EpochRow(
         epoch=1, train_loss=1.0, val_loss=1.0, val_top1=50.0, val_top5=90.0, train_seconds=1.0, rho_mean=None,
         drop_rate=0.0,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from maldrop_cli.config import MaldropError, RunConfig, Schedule
+from maldrop_cli.config import RunConfig
 from maldrop_cli.machine import environment
+from maldrop_cli.names import MaldropError, Schedule
 from maldrop_cli.record import EpochRow, RunRecord, Status, from_json, to_json
 from maldrop_cli.runs.store import Store
 

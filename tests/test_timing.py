@@ -3,7 +3,6 @@
 import gc
 import math
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,16 +10,18 @@ from unittest.mock import Mock, call
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from maldrop_cli import mask_metrics
-from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
-from maldrop_cli.timing import clock, naive, phases, scaling
-from maldrop_cli.timing.cases import Setting, Timing, name_of, training_steps
-from maldrop_cli.timing.clock import Case, DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval
+from maldrop_cli.names import Axis, Dropout, Granularity, Selector, UsageError
+from maldrop_cli.timing import cases, clock, scaling
+from maldrop_cli.timing.cases import Setting, Timing
+from maldrop_cli.timing.clock import DeviceTimer, Samples, cuda_timer, measure, peak_mib, widest_interval
 from maldrop_cli.timing.scaling import ScalePoint, exponents
-from maldrop_cli.timing.timings import drift, time_cases, warnings, with_fidelity
+from maldrop_cli.timing.timings import drift, time_cases, time_naive, warnings, with_fidelity
 from maldrop_cli.train import Training
 
 CPU = torch.device("cpu")
@@ -35,15 +36,12 @@ class World:
         self.now = 0.0
         self.calls: list[str] = []
         self.rng = random.Random(0)
-        self.cases = [Case(name, self.step(name, cost, noise)) for name, cost in costs.items()]
+        self.cases = {name: partial(self.step, name, cost, noise) for name, cost in costs.items()}
 
-    def step(self, name: str, cost: float, noise: float) -> Callable[[], None]:
-        def step() -> None:
-            cold = 1 if name in self.calls else 100
-            self.now += cost * cold * (1 + noise * self.rng.uniform(-1, 1))
-            self.calls.append(name)
-
-        return step
+    def step(self, name: str, cost: float, noise: float) -> None:
+        cold = 1 if name in self.calls else 100
+        self.now += cost * cold * (1 + noise * self.rng.uniform(-1, 1))
+        self.calls.append(name)
 
     def measure(self, **how: Any) -> list[Samples]:
         return measure(self.cases, CPU, ["none"], clock=lambda: self.now, **how)
@@ -62,11 +60,9 @@ class World:
 
 def test_samples_are_seconds_a_step_without_the_warm_up() -> None:
     world = World({"none": 0.001, "slow": 0.5})
-    none, slow = world.measure(rounds=10)
-    assert (none.name, none.steps) == ("none", 20)
-    assert none.seconds == pytest.approx([0.001] * 10)
-    assert (slow.name, slow.steps) == ("slow", 1)
-    assert slow.seconds == pytest.approx([0.5] * 10)
+    for samples, expected in zip(world.measure(rounds=10), (("none", 20, 0.001), ("slow", 1, 0.5)), strict=True):
+        assert (samples.name, samples.steps) == expected[:2]
+        assert samples.seconds == pytest.approx([expected[2]] * 10)
     assert world.calls.count("slow") == clock.MIN_WARM_UP + 10
 
 
@@ -77,18 +73,17 @@ def test_warm_up_goes_on_while_steps_become_faster() -> None:
     def step() -> None:
         world.now += next(falling)
 
-    world.cases = [Case("none", step)]
-    assert world.measure(rounds=4)[0].seconds == [1.0] * 4
+    [samples] = measure({"none": step}, CPU, ["none"], clock=lambda: world.now, rounds=4)
+    assert samples.seconds == [1.0] * 4
 
 
 def test_cases_are_interleaved_in_random_order() -> None:
     world = World({"none": 0.5, "b": 0.5, "c": 0.5})
     world.measure(rounds=12)
-    rounds = [
-        tuple(world.calls[start : start + 3]) for start in range(3 * clock.MIN_WARM_UP, 3 * clock.MIN_WARM_UP + 36, 3)
-    ]
-    assert all(sorted(each) == ["b", "c", "none"] for each in rounds)
-    assert len(set(rounds)) > 3
+    calls = world.calls[3 * clock.MIN_WARM_UP :]
+    rounds = {tuple(calls[start : start + 3]) for start in range(0, 36, 3)}
+    assert {frozenset(each) for each in rounds} == {frozenset(world.cases)}
+    assert len(rounds) > 3
 
 
 def test_it_stops_when_every_ratio_is_known_well_enough() -> None:
@@ -143,7 +138,7 @@ def test_a_cuda_timer_is_two_events_on_the_devices_own_stream(monkeypatch: pytes
 
 def test_only_cuda_has_a_clock_of_its_own(device: torch.device) -> None:
     numbers = torch.ones(2**20, device=device)
-    [samples] = measure([Case("none", lambda: (torch.sum(numbers), None)[1])], device, ["none"], rounds=3)
+    [samples] = measure({"none": numbers.sum}, device, ["none"], rounds=3)
     if device.type == "cpu":
         assert samples.device_ms is None
     else:
@@ -153,7 +148,7 @@ def test_only_cuda_has_a_clock_of_its_own(device: torch.device) -> None:
 
 def test_the_garbage_collector_waits() -> None:
     seen: list[bool] = []
-    measure([Case("none", lambda: seen.append(gc.isenabled()))], CPU, ["none"], rounds=2)
+    measure({"none": lambda: seen.append(gc.isenabled())}, CPU, ["none"], rounds=2)
     assert not any(seen)
     assert gc.isenabled()
 
@@ -162,40 +157,26 @@ def test_the_garbage_collector_waits() -> None:
 @pytest.mark.parametrize("dropout", Dropout)
 def test_every_variant_can_be_timed(dropout: Dropout, change: dict[str, bool], device: torch.device) -> None:
     setting = replace(SETTING, device=device, **change)  # type: ignore[arg-type]
-    [case] = training_steps([replace(BASE, dropout=dropout, rho=2)], setting)
-    case.step()
+    [step] = cases.training_steps([replace(BASE, dropout=dropout, rho=2)], setting).values()
+    step()
 
 
 def test_compiled_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    real = torch.compile
-
-    def watch(module: torch.nn.Module) -> Any:
-        compiled.append(type(module).__name__)
-        return real(module, backend="aot_eager")
-
-    monkeypatch.setattr(torch, "compile", watch)
+    compiled = Mock(side_effect=partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", compiled)
     for layer in (False, True):
-        [case] = training_steps([BASE], replace(SETTING, compiled=True, layer=layer))
-        case.step()
-    assert compiled == ["Classifier", "DropoutLinear"]
+        cases.training_steps([BASE], replace(SETTING, compiled=True, layer=layer))["heuristic"]()
+    assert [type(each.args[0]).__name__ for each in compiled.call_args_list] == ["Classifier", "DropoutLinear"]
 
 
-def test_a_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_trains() -> None:
     """A case is a whole step: the loss on its one batch falls."""
-    seen: list[float] = []
-    real = torch.nn.functional.cross_entropy
-
-    def watch(*args: Any) -> torch.Tensor:
-        loss = real(*args)
-        seen.append(loss.item())
-        return loss
-
-    monkeypatch.setattr(torch.nn.functional, "cross_entropy", watch)
-    [none] = training_steps([replace(BASE, dropout=Dropout.NONE, lr=0.1)], SETTING)
+    config = replace(BASE, dropout=Dropout.NONE, lr=0.1)
+    model, (images, labels) = cases.fresh_model(config, SETTING), cases.random_batch(config, SETTING)
+    step, before = cases.step_of(model, config, SETTING), cross_entropy(model(images), labels)
     for _ in range(20):
-        none.step()
-    assert seen[-1] < 0.5 * seen[0]
+        step()
+    assert cross_entropy(model(images), labels) < 0.5 * before
 
 
 def timed(base: RunConfig, *selectors: Selector) -> list[RunConfig]:
@@ -206,19 +187,17 @@ def timed(base: RunConfig, *selectors: Selector) -> list[RunConfig]:
 
 @pytest.mark.parametrize("granularity", Granularity)
 def test_naive_forms_follow_their_fast_ones_and_give_the_same_masks(granularity: Granularity) -> None:
-    base = replace(BASE, granularity=granularity)
-    plan = timed(base, Selector.HEURISTIC, Selector.SINGLE)
-    timings = time_cases(
-        plan, SETTING, rounds=4, precision=0.03, budget=10.0, naive=True, tick=lambda what, done, total: None
-    )
-    fast = ["none", "vanilla", "heuristic", "single", "random"]
-    assert [timing.samples.name for timing in timings if timing.neurons is None] == fast
-    assert all(timing.peak_mib > 0 for timing in timings if timing.neurons is None)
-    assert [timing.samples.name for timing in timings][2:6] == ["heuristic", "heuristic-loop", "single", "single-naive"]
-    for timing in timings[3], timings[5]:
-        assert timing.samples.name in NAIVE
+    plan = timed(replace(BASE, granularity=granularity), Selector.HEURISTIC, Selector.SINGLE)
+    timings = time_cases(plan, SETTING, rounds=4, precision=0.03, budget=10.0, naive=True, tick=lambda *step: None)
+    names = ["none", "vanilla", "heuristic", "heuristic-loop", "single", "single-naive", "random"]
+    assert [timing.samples.name for timing in timings] == names
+    for timing in timings:
+        if timing.samples.name not in NAIVE:
+            assert timing.neurons is None
+            assert timing.peak_mib > 0
+            continue
         assert (timing.agreement, timing.neurons) == (100.0, 64)  # all neurons: there is time
-        assert len(timing.samples.seconds) == naive.REPEATS
+        assert len(timing.samples.seconds) == 3
         assert min(timing.samples.seconds) > min(timings[0].samples.seconds)
         assert math.isnan(timing.peak_mib)
 
@@ -227,9 +206,9 @@ def test_naive_forms_are_timed_on_as_many_neurons_as_there_is_time_for() -> None
     """A clock on which a call takes a second whatever it does: the first four neurons are all there is time for."""
     ticks = iter(range(10**6))
     none = Samples("none", [1.0, 2.0])
-    timing = naive.time_naive("heuristic-loop", BASE, SETTING, none, budget=2.0, clock=lambda: next(ticks) / 2)
-    assert timing.neurons == naive.MIN_NEURONS
-    scores = 0.5 * 64 / naive.MIN_NEURONS
+    timing = time_naive("heuristic-loop", BASE, SETTING, none, budget=2.0, clock=lambda: next(ticks) / 2)
+    assert timing.neurons == 4
+    scores = 0.5 * 64 / 4
     assert timing.samples.seconds == pytest.approx([1 + scores, 2 + scores])
 
 
@@ -256,7 +235,7 @@ def test_what_the_masks_do_to_a_trained_network(tiny: ImageData, device: torch.d
     training = Training(replace(base, dropout=Dropout.NONE), tiny.to(device), device)
     training.epoch()
     probe = mask_metrics.probe_images(tiny.train).to(device)
-    timings = [Timing(config, Samples(name_of(config), [])) for config in plan]
+    timings = [Timing(config, Samples(cases.name_of(config), [])) for config in plan]
     timings.append(Timing(BASE, Samples("heuristic-loop", []), neurons=4))
     setting = Setting(tiny.shape, len(tiny.classes), device)
     complete = with_fidelity(timings, setting, training.model, training.normalise, probe)
@@ -272,20 +251,17 @@ def test_phases_are_seconds_between_two_readings() -> None:
     """On a clock that counts how often it is read, every phase is one tick long; the calls before the head's go off."""
     ticks = iter(range(10**6))
     plan = [replace(BASE, dropout=Dropout.NONE), BASE, replace(BASE, selector=Selector.JOINT)]
-    found = phases.phases(plan, SETTING, 3, clock=lambda: float(next(ticks)))
-    assert list(found["none"]) == list(phases.PHASES)
-    assert {name: list(parts.values()) for name, parts in found.items()} == {
-        "none": [1, 0, 0, 1, 1, 1],
-        "heuristic": [1, 1, 0, 0, 1, 1],
-        "joint": [1, 1, 0, 0, 1, 1],
-    }
+    found = cases.phases(plan, SETTING, 3, clock=lambda: float(next(ticks)))
+    assert list(found["none"]) == list(cases.PHASES)
+    ticks_of = {name: list(phases.values()) for name, phases in found.items()}
+    assert ticks_of == {"none": [1, 0, 0, 1, 1, 1], "heuristic": [1, 1, 0, 0, 1, 1], "joint": [1, 1, 0, 0, 1, 1]}
 
 
 SIZES = {"classes": 3, "width": 12, "batch": 4, "rho": 5}
 
 
 @pytest.mark.parametrize("axis", scaling.AXES)
-def test_scale_times_every_value_of_an_axis(axis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scale_times_every_value_of_an_axis(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scaling.AXES, axis, (6, 9))
     points = scaling.scale(BASE, [Selector.HEURISTIC, Selector.GRADIENT], axis, SIZES, CPU, budget=0.1)
     assert [(each.selector, each.value) for each in points] == [
@@ -295,10 +271,10 @@ def test_scale_times_every_value_of_an_axis(axis: str, monkeypatch: pytest.Monke
 
 
 def test_scale_gives_medians_with_intervals_and_the_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scaling.AXES, "batch", (6, 9))
+    monkeypatch.setitem(scaling.AXES, Axis.BATCH, (6, 9))
     measured = [Samples("6", [0.1, 0.2, 0.4], device_ms=[90.0, 150.0, 390.0]), Samples("9", [0.3])]
     monkeypatch.setattr(scaling, "measure", lambda cases, device, references, **how: measured)
-    known, single = scaling.scale(BASE, [Selector.HEURISTIC], "batch", SIZES, CPU, budget=1.0)
+    known, single = scaling.scale(BASE, [Selector.HEURISTIC], Axis.BATCH, SIZES, CPU, budget=1.0)
     assert known == ScalePoint("heuristic", 6, 0.2, 0.1, 0.4, 150.0)
     assert (single.seconds, single.device_ms) == (0.3, None)
     assert math.isnan(single.low)
@@ -306,7 +282,7 @@ def test_scale_gives_medians_with_intervals_and_the_devices_own(monkeypatch: pyt
 
 def test_scale_refuses_a_rho_that_is_too_large() -> None:
     with pytest.raises(UsageError, match="rho is 2000"):
-        scaling.scale(BASE, [Selector.HEURISTIC], "width", SIZES | {"rho": 2000}, CPU, budget=1.0)
+        scaling.scale(BASE, [Selector.HEURISTIC], Axis.WIDTH, SIZES | {"rho": 2000}, CPU, budget=1.0)
 
 
 def test_exponents() -> None:

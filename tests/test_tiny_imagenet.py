@@ -2,8 +2,8 @@
 
 import hashlib
 import http.server
+import shutil
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Result
 from PIL import Image
 
-from maldrop_cli.config import DataConfig, Dataset, MaldropError
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import download, image_folders
 from maldrop_cli.data.load import cached, describe, load
+from maldrop_cli.names import Dataset, MaldropError
 
 TINY_IMAGENET = DataConfig(dataset=Dataset.TINY_IMAGENET)
-WNIDS = ("n01", "n02", "n03")
 
 
-def make_tiny_imagenet(root: Path, wnids: tuple[str, ...] = WNIDS, train: int = 3, val: int = 2) -> Path:
-    """A miniature in the official layout; validation images of the classes in turn; the first image is grey."""
+def make_tiny_imagenet(root: Path) -> Path:
+    """A miniature in the official layout: of each of three classes three training images, the first one grey, and two
+    validation images, the classes in turn."""
     rng = np.random.default_rng(0)
     folder = root / "tiny-imagenet-200"
 
@@ -32,19 +32,17 @@ def make_tiny_imagenet(root: Path, wnids: tuple[str, ...] = WNIDS, train: int = 
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
 
-    for wnid in wnids:
-        for number in range(train):
+    for wnid in ("n01", "n02", "n03"):
+        for number in range(3):
             write(folder / "train" / wnid / "images" / f"{wnid}_{number}.JPEG")
         (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("not read")
-    lines = []
-    for number in range(val * len(wnids)):
-        write(folder / "val" / "images" / f"val_{number}.JPEG")
-        lines.append(f"val_{number}.JPEG\t{wnids[number % len(wnids)]}\t0\t0\t63\t63\n")
+    lines = [f"val_{number}.JPEG\tn0{number % 3 + 1}\t0\t0\t63\t63\n" for number in range(6)]
+    for line in lines:
+        write(folder / "val" / "images" / line.partition("\t")[0])
     (folder / "val" / "val_annotations.txt").write_text("".join(lines))
-    (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in reversed(wnids)))
+    (folder / "wnids.txt").write_text("n03\nn02\nn01\n")
     (folder / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tfire salamander\nn99\tanother\n")
-    first = folder / "train" / wnids[0] / "images" / f"{wnids[0]}_0.JPEG"
-    Image.new("L", (64, 64), 77).save(first)
+    Image.new("L", (64, 64), 77).save(folder / "train" / "n01" / "images" / "n01_0.JPEG")
     return folder
 
 
@@ -78,9 +76,8 @@ def test_a_part_of_the_data_set(tmp_path: Path) -> None:
     assert load(TINY_IMAGENET, tmp_path).classes == ("n01", "n02")
 
 
-def _no_train_images(folder: Path) -> None:
-    for path in (folder / "train" / "n02" / "images").iterdir():
-        path.unlink()
+def annotations(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "val" / "val_annotations.txt").write_text(text)
 
 
 DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
@@ -89,14 +86,11 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     (r"wnids.txt can't be read", lambda folder: (folder / "wnids.txt").write_bytes(b"\xff\xfe")),
     (r"train is no folder", lambda folder: (folder / "train").rename(folder / "elsewhere")),
     (r"no folder of any class", lambda folder: (folder / "wnids.txt").write_text("n55\n")),
-    (r"n02.images: each class needs some", _no_train_images),
+    (r"n02.images: each class needs some", lambda folder: shutil.rmtree(folder / "train" / "n02" / "images")),
     (r"val_annotations.txt can't be read", lambda folder: (folder / "val" / "val_annotations.txt").unlink()),
-    (r"line 1 is no file name", lambda folder: (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG n01")),
-    (r"line 2 .*second time", lambda folder: (folder / "val" / "val_annotations.txt").write_text("a\tn01\na\tn02\n")),
-    (
-        r"names no image of the 3",
-        lambda folder: (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn9\n"),
-    ),
+    (r"line 1 is no file name", annotations("val_0.JPEG n01")),
+    (r"line 2 .*second time", annotations("a\tn01\na\tn02\n")),
+    (r"names no image of the 3", annotations("val_0.JPEG\tn9\n")),
     (r"val_3.JPEG is missing", lambda folder: (folder / "val" / "images" / "val_3.JPEG").unlink()),
     (r"val_0.JPEG is missing", lambda folder: (folder / "val" / "images").rename(folder / "val" / "pictures")),
     (r"val_3.JPEG is no readable", lambda folder: (folder / "val" / "images" / "val_3.JPEG").write_bytes(b"\xff\xd8")),
@@ -123,9 +117,7 @@ class Served:
     def __init__(self, folder: Path) -> None:
         make_tiny_imagenet(folder / "origin")
         self.archive = folder / "tiny-imagenet-200.zip"
-        with zipfile.ZipFile(self.archive, "w") as opened:
-            for path in sorted((folder / "origin").rglob("*")):
-                opened.write(path, path.relative_to(folder / "origin"))
+        shutil.make_archive(str(self.archive.with_suffix("")), "zip", folder / "origin")
         self.requests = 0
         served = self
 
@@ -164,9 +156,9 @@ def test_the_download(served: Served, tmp_path: Path, monkeypatch: pytest.Monkey
     data = load(TINY_IMAGENET)
     requests = served.requests
     assert requests > 0
-    assert data.digest() == load(TINY_IMAGENET, tmp_path / "server" / "origin").digest()
+    assert data.digest == load(TINY_IMAGENET, tmp_path / "server" / "origin").digest
     assert sorted(path.name for path in data_dir.iterdir()) == ["tiny-imagenet-200", "tiny-imagenet-200.zip"]
-    assert load(TINY_IMAGENET, data_dir).digest() == data.digest()
+    assert load(TINY_IMAGENET, data_dir).digest == data.digest
     assert served.requests == requests
 
 
@@ -220,22 +212,8 @@ def test_a_damaged_archive_is_one_line(served: Served, tmp_path: Path, monkeypat
 def test_twenty_real_classes(real_tiny_imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALDROP_CACHE", str(tmp_path / "cache"))
     data = load(TINY_IMAGENET, real_tiny_imagenet)
-    assert data.train.images.shape == (10_000, 3, 64, 64)
-    assert data.val.images.shape == (1_000, 3, 64, 64)
-    for split in (data.train, data.val):  # balanced
-        assert split.labels.bincount().tolist() == [len(split.labels) // 20] * 20
-    assert data.classes[:2] == (
-        "trilobite",
-        "spiny lobster, langouste, rock lobster, crawfish, crayfish, sea crawfish",
-    )
-
-
-def test_the_command_line(tmp_path: Path, maldrop: Callable[..., Result]) -> None:
-    make_tiny_imagenet(tmp_path / "data")
-    command = ("train", "--dataset", "tiny-imagenet", "--data-dir", "data", "--image-size", "8", "--epochs", "1")
-    result = maldrop(*command)
-    assert result.code == 0, result.err
-    assert "decoding images: 15 done" in result.err
-    result = maldrop(*command)
-    assert "decoding" not in result.err
-    assert "1 of 1 run already finished" in result.err
+    for split, count in ((data.train, 500), (data.val, 50)):
+        assert split.images.shape == (20 * count, 3, 64, 64)
+        assert split.labels.bincount().tolist() == [count] * 20
+    crayfish = "spiny lobster, langouste, rock lobster, crawfish, crayfish, sea crawfish"
+    assert data.classes[:2] == ("trilobite", crayfish)

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.config import Granularity
 from maldrop_cli.dropout import TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.machine import environment
+from maldrop_cli.names import Granularity
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 

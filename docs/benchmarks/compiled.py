@@ -16,8 +16,9 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.functional import cross_entropy
 
-from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.models import Classifier, build_model, describe_head, make_optimizer
+from maldrop_cli.names import Dropout, Granularity, Selector, UsageError
 from maldrop_cli.render.runs import name
 from maldrop_cli.render.tables import Column, Table, number, to_text
 

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from joblib.externals.loky import ProcessPoolExecutor
 
-from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import decoding
 from maldrop_cli.data.image_folders import image_files
 from maldrop_cli.data.load import describe, load
+from maldrop_cli.names import Dataset
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -33,7 +34,7 @@ def main() -> None:
     config, root = DataConfig(dataset=Dataset(sys.argv[1])), Path(sys.argv[2])
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     (_, side, _), _ = describe(config, root)
-    paths = image_files(root)
+    paths = list(image_files(root))
 
     def by_threads() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

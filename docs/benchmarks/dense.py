@@ -21,15 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.config import Dropout, Granularity, RunConfig, Selector
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.dropout.worst import MAX_ASCENTS
 from maldrop_cli.machine import environment
+from maldrop_cli.names import Dropout, Granularity, Selector
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 from maldrop_cli.timing.cases import Setting, fresh_model, step_of
-from maldrop_cli.timing.clock import Case, Samples, measure, peak_mib
+from maldrop_cli.timing.clock import Samples, Step, measure, peak_mib
 
 CPU = torch.device("cpu")
 SETTING = Setting((3, 32, 32), 10, CPU)
@@ -135,17 +136,17 @@ class Dense(Regulariser):
         return loss_N if self.per_sample else loss_N.mean(0, keepdim=True), logits_NC.softmax(1)
 
 
-def steps(selector: Selector, granularity: Granularity) -> list[Case]:
+def steps(selector: Selector, granularity: Granularity) -> dict[str, Step]:
     """Without dropout, maldrop's, and the dense forms."""
     config = replace(BASE, selector=selector, granularity=granularity)
-    cases = [
-        Case("none", step_of(fresh_model(replace(config, dropout=Dropout.NONE), SETTING), config, SETTING)),
-        Case("maldrop", step_of(fresh_model(config, SETTING), config, SETTING)),
-    ]
+    cases = {
+        "none": step_of(fresh_model(replace(config, dropout=Dropout.NONE), SETTING), config, SETTING),
+        "maldrop": step_of(fresh_model(config, SETTING), config, SETTING),
+    }
     for name, classes_last in DENSE.items():
         model = fresh_model(config, SETTING)
         model.head.regulariser = Dense(selector, granularity is Granularity.SAMPLE, config.rho, classes_last)
-        cases.append(Case(name, step_of(model, config, SETTING)))
+        cases[name] = step_of(model, config, SETTING)
     return cases
 
 
@@ -160,7 +161,7 @@ def main() -> None:
     for row in rows:
         cases = steps(*row)
         timed.append(measure(cases, CPU, ["none", *DENSE], budget=arguments.budget))
-        peaks.append([number(peak_mib(case.step, CPU), 0) for case in cases[:3]])
+        peaks.append([number(peak_mib(step, CPU), 0) for step in list(cases.values())[:3]])
     columns = [
         Column("selector", [str(selector) for selector, _ in rows], left=True),
         Column("granularity", [str(granularity) for _, granularity in rows], left=True),

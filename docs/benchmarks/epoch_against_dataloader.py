@@ -19,8 +19,9 @@ from torchvision import datasets as tv_datasets
 from torchvision import transforms
 
 from maldrop_cli import train as engine
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import ImageData, load
+from maldrop_cli.names import Dataset, Dropout
 
 
 def plain_epoch(root: Path, workers: int) -> float:

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from maldrop_cli.config import DataConfig, Dataset, Dropout, RunConfig
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import load
 from maldrop_cli.dropout import SELECTORS, keep_mask, worst_set
 from maldrop_cli.models import Classifier, Normalise, build_model, make_optimizer
+from maldrop_cli.names import Dataset, Dropout
 from maldrop_cli.render.tables import Column, Table, number, to_text
 
 IMAGES = 128

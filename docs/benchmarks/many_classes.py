@@ -15,7 +15,7 @@ from torch import Tensor
 from maldrop_cli.dropout.scores import LastLayer, Options
 from maldrop_cli.dropout.selectors import SELECTORS
 from maldrop_cli.render.tables import Column, Table, number, to_text
-from maldrop_cli.timing.clock import Case, measure, peak_mib
+from maldrop_cli.timing.clock import Step, measure, peak_mib
 
 EXAMPLES, WIDTH, RHO, ROUNDS = 128, 4096, 256, 40
 
@@ -40,22 +40,22 @@ def main() -> None:
     many = [int(text) for text in sys.argv[1:]] or [10, 100, 1000]
     cpu, array = torch.device("cpu"), 4 * EXAMPLES * WIDTH / 2**20
     for granularity in ("sample", "batch"):
-        cases = []
+        cases: dict[str, Step] = {}
         for classes in many:
             inputs = layer(classes)
 
             def step(inputs: LastLayer = inputs, per_sample: bool = granularity == "sample") -> None:
                 masked(inputs, per_sample)
 
-            cases.append(Case(str(classes), step))
-        measured = measure(cases, cpu, [cases[0].name], rounds=ROUNDS)
+            cases[str(classes)] = step
+        measured = measure(cases, cpu, list(cases)[:1], rounds=ROUNDS)
         first = measured[0].seconds
         ratios = [statistics.median(a / b for a, b in zip(each.seconds, first, strict=True)) for each in measured]
         columns = [
-            Column("classes", [each.name for each in cases]),
+            Column("classes", list(cases)),
             Column("median ms", [number(each.median_ms, 2) for each in measured]),
-            Column(f"× {cases[0].name}", [number(ratio, 2) for ratio in ratios]),
-            Column("arrays of N x D", [number(peak_mib(each.step, cpu) / array, 1) for each in cases]),
+            Column(f"× {measured[0].name}", [number(ratio, 2) for ratio in ratios]),
+            Column("arrays of N x D", [number(peak_mib(step, cpu) / array, 1) for step in cases.values()]),
         ]
         print(to_text([Table(f"{granularity}, {torch.get_num_threads()} threads", columns)], "markdown") + "\n")
 

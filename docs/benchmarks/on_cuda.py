@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maldrop_cli.config import CNN, VGG16, Dropout, Granularity, RunConfig
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import TargetedDropout, fused
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models import build_model, make_optimizer
+from maldrop_cli.names import CNN, VGG16, Dropout, Granularity
 from maldrop_cli.render.tables import Column, Table, number, to_text
 from maldrop_cli.timing.cases import Setting, training_steps
 from maldrop_cli.timing.clock import measure
@@ -127,10 +128,10 @@ def graph_rows(granularity: Granularity, device: torch.device) -> list[Row]:
         RunConfig(batch_size=BATCH, rho=RHO, granularity=granularity),
     ]
     rows = []
-    for case in training_steps(configs, Setting((3, 32, 32), CLASSES, device)):
-        what = f"step, cnn, batch {BATCH}, 32x32, {granularity}, {case.name}: graph × eager"
+    for name, step in training_steps(configs, Setting((3, 32, 32), CLASSES, device)).items():
+        what = f"step, cnn, batch {BATCH}, 32x32, {granularity}, {name}: graph × eager"
         try:
-            eager, graph = milliseconds({"eager": case.step, "graph": as_graph(case.step)}).values()
+            eager, graph = milliseconds({"eager": step, "graph": as_graph(step)}).values()
         except RuntimeError as error:
             rows.append(Row(f"{what}: not recorded, {str(error).splitlines()[0]}", math.nan, math.nan))
             continue

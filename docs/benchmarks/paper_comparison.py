@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from maldrop_cli.analysis.arms import Arm, group
-from maldrop_cli.config import Dropout
+from maldrop_cli.names import Dropout
 from maldrop_cli.render.runs import name
 from maldrop_cli.render.tables import Column, Table, number, plus_minus, to_text
 from maldrop_cli.runs.store import Store

@@ -9,6 +9,7 @@ those that compare with a threshold may drop another number of neurons than rho,
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from maldrop_cli.analysis.stats import ratio_interval
 from maldrop_cli.render.tables import Column, Table, to_text, with_interval
-from maldrop_cli.timing.clock import Case, measure
+from maldrop_cli.timing.clock import measure
 
 N, D = 128, 4096
 
@@ -61,7 +62,7 @@ def main() -> None:
         for rho in (16, 256, 1024):
             if what == "distinct":
                 assert all(torch.equal(way(scores_ND, rho), topk(scores_ND, rho)) for way in WAYS)
-            calls = [Case(way.__name__, lambda way=way: way(scores_ND, rho)) for way in WAYS]  # type: ignore[misc] # noqa: B023
+            calls = {way.__name__: partial(way, scores_ND, rho) for way in WAYS}
             first, *others = measure(calls, torch.device("cpu"), ["topk"], rounds=rounds)
             ratios = [with_interval(*ratio_interval(other.seconds, first.seconds)) for other in others]
             rows.append([what, str(rho), f"{first.median_ms:.2f}", *ratios])

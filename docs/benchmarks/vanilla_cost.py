@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.config import Dropout, RunConfig
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import Regulariser
 from maldrop_cli.dropout.regularisers import InvertedDropout, VanillaDropout
 from maldrop_cli.machine import environment
+from maldrop_cli.names import Dropout
 from maldrop_cli.record import describe_machine
 from maldrop_cli.render.tables import Column, Table, number, to_text, with_interval
 from maldrop_cli.timing.cases import Setting, fresh_model, step_of
-from maldrop_cli.timing.clock import Case, measure
+from maldrop_cli.timing.clock import Step, measure
 
 CPU = torch.device("cpu")
 SETTING = Setting((3, 32, 32), 10, CPU)
@@ -42,10 +43,10 @@ class Multiply(nn.Module):
         return hidden_ND * self.mask_ND
 
 
-def step(name: str, regulariser: Regulariser) -> Case:
+def step(regulariser: Regulariser) -> Step:
     model = fresh_model(CONFIG, SETTING)
     model.head.regulariser = regulariser
-    return Case(name, step_of(model, CONFIG, SETTING))
+    return step_of(model, CONFIG, SETTING)
 
 
 def main() -> None:
@@ -53,16 +54,12 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=30.0)
     arguments = parser.parse_args()
     noise_ND = torch.empty(CONFIG.batch_size, WIDTH)
-
-    def draw() -> None:
-        noise_ND.bernoulli_(1 - P)
-
-    cases = [
-        step("none", Regulariser()),
-        step("nn.Dropout", VanillaDropout(P)),
-        step("mask drawn beforehand", InvertedDropout(Multiply())),
-        Case("the draw alone", draw),
-    ]
+    cases = {
+        "none": step(Regulariser()),
+        "nn.Dropout": step(VanillaDropout(P)),
+        "mask drawn beforehand": step(InvertedDropout(Multiply())),
+        "the draw alone": lambda: noise_ND.bernoulli_(1 - P),
+    }
     measured = measure(cases, CPU, ["none"], precision=0.01, budget=arguments.budget)
     none, vanilla, drawn, alone = (each.seconds for each in measured)
     added = [one - other for one, other in zip(vanilla, none, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 from maldrop_cli.analysis.arms import Arm, paired_differences
 from maldrop_cli.analysis.settings import varying
 from maldrop_cli.analysis.stats import Difference, verdicts
-from maldrop_cli.config import Dropout, UsageError
+from maldrop_cli.names import Dropout, UsageError
 
 TOP1 = "val_top1"
 TUNE = "tune:"  # before a metric: of the tuning images

@@ -9,9 +9,9 @@ from typing import Any
 from maldrop_cli.config import SETTINGS, DataConfig, RunConfig
 
 ARM_SETTINGS = [name for name in SETTINGS if name not in ("seed", "score_memory")]  # in the order of tables
-_DEFAULTS = vars(DataConfig()) | vars(RunConfig())
+DEFAULTS = vars(DataConfig()) | vars(RunConfig())
 NUMERIC = [  # omega too, where it is a number
-    name for name in ARM_SETTINGS if name != "model" and not isinstance(_DEFAULTS[name], StrEnum | bool | tuple)
+    name for name in ARM_SETTINGS if name != "model" and not isinstance(DEFAULTS[name], StrEnum | bool | tuple)
 ]
 
 

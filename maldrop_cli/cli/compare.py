@@ -17,8 +17,9 @@ from maldrop_cli.cli.options import (
     command,
     positive,
 )
-from maldrop_cli.config import TRAINING, Dropout, PlotKind, UsageError, parse_name
+from maldrop_cli.config import TRAINING
 from maldrop_cli.executors import Execution
+from maldrop_cli.names import Dropout, PlotKind, UsageError, parse_name
 from maldrop_cli.sweep.grammar import parse_seeds
 
 SEEDS = typer.Option(help="A count; a list or a range names them.", rich_help_panel=TRAINING)

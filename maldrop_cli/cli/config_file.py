@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from maldrop_cli.config import MaldropError, UsageError, nearest
+from maldrop_cli.names import MaldropError, UsageError, nearest
 
 OWN = ("config", "save_config", "help")  # parameters of every command that a file can't hold
 NOT_SAVED = ("dry_run", "fresh", "quiet")  # of one call, not of what is trained

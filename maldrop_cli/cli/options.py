@@ -21,27 +21,18 @@ import typer
 
 from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
-from maldrop_cli.config import (
-    DATA,
-    MACHINE,
-    OUTPUT,
+from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
+from maldrop_cli.files import check_writable
+from maldrop_cli.names import (  # fmt: skip
     PLOT_SUFFIXES,
-    RARE,
-    SETTINGS,
-    TRAINING,
-    DataConfig,
     Metric,
     Perturbation,
     PlotKind,
     Preset,
-    RunConfig,
-    Setting,
     UsageError,
     parse_name,
-    setting,
     unknown_name,
-)  # fmt: skip
-from maldrop_cli.files import check_writable
+)
 from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity
 from maldrop_cli.sweep import grammar
 
@@ -172,7 +163,7 @@ def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
         where = f"; `maldrop sweep --{name}` takes several" if name in SWEPT else ""
         raise UsageError(name, f"{text!r} names {len(values)} values, and this takes one{where}")
     for value in values:
-        SETTINGS[name].check(SETTINGS[name].flag or name, value)
+        SETTINGS[name].check(name, value)
     return values
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import OutputOptions, PlotOptions
-from maldrop_cli.config import PlotKind
+from maldrop_cli.names import PlotKind
 
 if TYPE_CHECKING:
     from maldrop_cli.analysis.arms import Arm

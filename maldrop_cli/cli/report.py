@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maldrop_cli.cli.options import OutputOptions, PlotOptions, command, names, positive
-from maldrop_cli.config import Dropout, MaldropError, PlotKind, UsageError
+from maldrop_cli.names import Dropout, MaldropError, PlotKind, UsageError
 
 if TYPE_CHECKING:
     from maldrop_cli.record import RunRecord
@@ -113,12 +113,13 @@ def _stored_runs(folders: Sequence[Path]) -> list[RunRecord]:
 def _nothing_left(stored: Sequence[RunRecord], conditions: Sequence[Condition]) -> str:
     """Which condition no stored run fulfils, and what the runs have instead."""
     from maldrop_cli.analysis.settings import order
-    from maldrop_cli.sweep.filters import shown, value_of
+    from maldrop_cli.names import value_text
+    from maldrop_cli.sweep.filters import WITHOUT, value_of
 
     for condition in conditions:
         if not any(map(condition.holds, stored)):
             values = sorted({value_of(run, condition.name) for run in stored}, key=order)
-            some = ", ".join(map(shown, values[:10])) + (" ..." if len(values) > 10 else "")
+            some = ", ".join(value_text(value, WITHOUT) for value in values[:10]) + (" ..." if len(values) > 10 else "")
             return f"none of {len(stored)} stored runs has {condition.text}; there is {condition.name}={some}"
     texts = " and ".join(condition.text for condition in conditions)
     return f"none of {len(stored)} stored runs has {texts} together"

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from maldrop_cli.cli.options import DataOptions, MeasureOptions, OutputOptions, Settings, StoreOptions
-from maldrop_cli.config import DataConfig, Dropout, MaldropError, RunConfig
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data import load as datasets
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.data.subsets import training_parts
@@ -20,6 +20,7 @@ from maldrop_cli.executors import Execution, open_executor
 from maldrop_cli.machine import environment
 from maldrop_cli.models import check_batches, describe_head
 from maldrop_cli.models.variants import Head
+from maldrop_cli.names import Dropout, MaldropError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.render.runs import failures
@@ -83,7 +84,7 @@ class Session:
             loaded = datasets.load(plan[0].data, self.data.data_dir, progress.preparing, progress.warn)
             for config in plan:
                 check_batches(config, loaded.shape, len(training_parts(loaded.train, config)[0].labels))
-            digest = loaded.digest()
+            digest = loaded.digest
             if policy.start:
                 check_data(policy.start, digest, device.type)
             spec = RunnerSpec(

@@ -17,8 +17,8 @@ from maldrop_cli.cli.options import (
     command,
 )
 from maldrop_cli.cli.train import DRY_RUN
-from maldrop_cli.config import PlotKind, UsageError
 from maldrop_cli.executors import Execution
+from maldrop_cli.names import PlotKind, UsageError
 from maldrop_cli.sweep.grammar import parse_seeds
 
 

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command, positive
-from maldrop_cli.config import Dropout, MaldropError, RunConfig, UsageError, setting
+from maldrop_cli.config import RunConfig, setting
 from maldrop_cli.executors import Machine
+from maldrop_cli.names import Axis, Dropout, MaldropError, UsageError
 
 if TYPE_CHECKING:
     from maldrop_cli.data.load import ImageData
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from maldrop_cli.timing.cases import Setting, Timing
 
 TIMING = "Timing"  # a panel of --help
-
-
-class Axis(StrEnum):
-    CLASSES = "classes"
-    WIDTH = "width"
-    BATCH = "batch"
-    RHO = "rho"
 
 
 class Amp(StrEnum):
@@ -78,8 +72,7 @@ def timeit(
     from maldrop_cli.render.progress import ProgressListener
     from maldrop_cli.sweep.grid import build, build_timed
     from maldrop_cli.timing import scaling
-    from maldrop_cli.timing.cases import Setting
-    from maldrop_cli.timing.phases import phases
+    from maldrop_cli.timing.cases import Setting, phases
     from maldrop_cli.timing.timings import other_work, warnings
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -161,13 +154,12 @@ def _trained(config: RunConfig, data: ImageData, where: Setting, steps: int) -> 
 
     import torch
 
-    from maldrop_cli.data.load import Split
     from maldrop_cli.mask_metrics import probe_images
     from maldrop_cli.train import Training
 
     order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(0))
     index = order[: max(steps * config.batch_size, 1)]
-    part = replace(data, train=Split(data.train.images[index], data.train.labels[index])).to(where.device)
+    part = replace(data, train=data.train[index]).to(where.device)
     training = Training(replace(config, epochs=1), part, where.device)
     training.epoch()
     return training.model, training.normalise, probe_images(data.train).to(where.device)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from platformdirs import user_cache_path
 from torch import Tensor
 
-from maldrop_cli.config import DataConfig, MaldropError
+from maldrop_cli.config import DataConfig
+from maldrop_cli.names import MaldropError
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 Warn = Callable[[str], None]
@@ -30,9 +32,8 @@ class Split:
     def to(self, device: torch.device) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
 
-    def first(self, examples: int) -> Split:
-        """The first ``examples``, or all if there are fewer."""
-        return Split(self.images[:examples], self.labels[:examples])
+    def __getitem__(self, index: slice | Tensor) -> Split:
+        return Split(self.images[index], self.labels[index])
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,16 @@ class ImageData:
 
     @property
     def shape(self) -> Shape:
-        """(C, H, W)."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over every pixel and label: the same images under another path are the same data."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
         digest = hashlib.sha256()
-        for split in (self.train, self.val):
-            for tensor in (split.images, split.labels):
-                digest.update(str(tuple(tensor.shape)).encode())
-                digest.update(tensor.cpu().contiguous().numpy().data)
+        for tensor in (self.train.images, self.train.labels, self.val.images, self.val.labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> ImageData:
@@ -115,18 +111,13 @@ def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     value = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in images.unbind(1):
-        chunks = channel.split(4096)
-        count = torch.stack([chunk.flatten().bincount(minlength=256) for chunk in chunks]).sum(0).double()
-        mean = float((count * value).sum() / count.sum())
-        std = float(((count * (value - mean) ** 2).sum() / count.sum()).sqrt())
-        means.append(mean)
+        count = torch.stack([chunk.flatten().bincount(minlength=256) for chunk in channel.split(4096)]).sum(0).double()
+        means.append(float((count * value).sum() / count.sum()))
+        std = float(((count * (value - means[-1]) ** 2).sum() / count.sum()).sqrt())
         stds.append(std or 1.0)  # a constant channel: leave it at zero rather than divide by zero
     return tuple(means), tuple(stds)
 
 
 def cache_dir() -> Path:
     """Where downloads and decoded images go: the folder that MALDROP_CACHE names, else the user's cache."""
-    from platformdirs import user_cache_path
-
-    named = os.environ.get("MALDROP_CACHE")
-    return Path(named) if named else user_cache_path("maldrop")
+    return Path(os.environ.get("MALDROP_CACHE") or user_cache_path("maldrop"))

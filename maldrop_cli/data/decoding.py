@@ -1,7 +1,5 @@
 """Image files to pixels, in parallel. Imports no torch, so that worker processes start quickly."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
@@ -9,8 +7,9 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from maldrop_cli.config import MaldropError, one_line
+from maldrop_cli.names import MaldropError, one_line
 
 FILES_PER_PROCESS = 2000  # threads decode fewer before a process has started
 CHUNK_FILES, CHUNK_BYTES = 128, 2**22  # limits of a task: files, bytes of pixels
@@ -49,8 +48,6 @@ def _decode(pool: Executor, paths: Sequence[str], side: int, tick: Callable[[int
 
 def decode_files(paths: Sequence[str], side: int) -> NDArray[np.uint8]:
     """(N, 3, side, side), one file after the other. Raises as :func:`decode_all`."""
-    from PIL import Image
-
     pixels = np.empty((len(paths), 3, side, side), np.uint8)
     for index, path in enumerate(paths):
         try:

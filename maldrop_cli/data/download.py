@@ -1,26 +1,23 @@
 """Downloads: a server that does not answer is given up soon; an archive is unpacked whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import tempfile
 import threading
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from maldrop_cli.config import MaldropError, one_line
 from maldrop_cli.data.dataset import NotCachedError, Source
+from maldrop_cli.names import MaldropError, one_line
 
 NETWORK_SECONDS = 8.0  # time for a server to answer
 
 
 def reachable(url: str) -> bool:
     """Whether the server answers within ``NETWORK_SECONDS``; in a thread, as a name look-up knows no time-out."""
-    import urllib.error
-    import urllib.request
-
     answered = threading.Event()
 
     def ask() -> None:

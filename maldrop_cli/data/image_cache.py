@@ -5,8 +5,6 @@ first, and behind it an index, a block of ``INDEX_BYTES``. Its key covers every 
 when one differs, the images are decoded again into the same place.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -17,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 
-from maldrop_cli.config import one_line
-from maldrop_cli.data.dataset import ImageData, NotCachedError, Source, Split, Warn, cache_dir, finish
+from maldrop_cli.data.dataset import ImageData, NotCachedError, Source, Split, cache_dir, finish
 from maldrop_cli.data.decoding import decode_all, unreadable
 from maldrop_cli.files import atomic_write
+from maldrop_cli.names import one_line
 
 FORMAT = 1  # raise it whenever the same files would give another cache
 INDEX_BYTES = 4096
@@ -35,7 +34,6 @@ File = tuple[str, int]  # path, label
 class Listing:
     """A data set as files, not yet read. ``root``: the folder that holds them, absolute."""
 
-    name: str
     root: Path
     classes: tuple[str, ...]
     train: list[File]
@@ -43,9 +41,9 @@ class Listing:
 
     def splits(self, pixels: NDArray[np.uint8]) -> tuple[Split, Split]:
         """``pixels`` (N, 3, side, side), training images first, with their labels."""
-        images, labels = torch.from_numpy(pixels), torch.tensor([label for _, label in self.train + self.val])
-        border = len(self.train)
-        return Split(images[:border], labels[:border]), Split(images[border:], labels[border:])
+        labels, border = torch.tensor([label for _, label in self.train + self.val]), len(self.train)
+        both = Split(torch.from_numpy(pixels), labels)
+        return both[:border], both[border:]
 
 
 def load_images(listing: Listing, side: int, source: Source) -> ImageData:
@@ -54,15 +52,15 @@ def load_images(listing: Listing, side: int, source: Source) -> ImageData:
     NotCachedError where they are not there and may not be decoded now; MaldropError for a file that is no image. A
     cache that is damaged or can't be written costs a warning, no more.
     """
-    place = cache_dir() / "images" / f"{_hash(listing.name, str(listing.root), str(side))[:16]}.npy"
+    name = source.config.dataset.value
+    place = cache_dir() / "images" / f"{_hash(name, str(listing.root), str(side))[:16]}.npy"
     key, paths = _key(listing, side), [path for path, _ in listing.train + listing.val]
-    stored = _read(place, key, listing, side, source.warn)
-    if stored is not None:
+    if stored := _read(place, key, listing, side, source):
         return stored
     if source.cached:
         raise NotCachedError(f"the images of {listing.root} are not decoded yet")
     pixels = decode_all(paths, side, lambda done: source.progress("decoding images", done, len(paths)))
-    data = finish(listing.name, *listing.splits(pixels), listing.classes, None)
+    data = finish(name, *listing.splits(pixels), listing.classes, None)
     try:
         _write(place, key, pixels, data)
     except OSError as error:
@@ -71,13 +69,11 @@ def load_images(listing: Listing, side: int, source: Source) -> ImageData:
             "start decodes them again; the variable MALDROP_CACHE names another folder"
         )
         return data
-    return _read(place, key, listing, side, source.warn) or data  # mapped: the memory of the others is free again
+    return _read(place, key, listing, side, source) or data  # mapped: the memory of the others is free again
 
 
 def _key(listing: Listing, side: int) -> str:
     """What the decoded images depend on: the files, the size, the decoder and the format."""
-    import PIL
-
     parts = [str(FORMAT), PIL.__version__, str(side)]
     for path, label in listing.train + listing.val:
         try:
@@ -92,7 +88,7 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\0\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
-def _read(place: Path, key: str, listing: Listing, side: int, warn: Warn) -> ImageData | None:
+def _read(place: Path, key: str, listing: Listing, side: int, source: Source) -> ImageData | None:
     """The cached images, mapped; None when there are none for this key, and after a warning when they are damaged."""
     try:
         with place.open("rb") as file:
@@ -113,17 +109,18 @@ def _read(place: Path, key: str, listing: Listing, side: int, warn: Warn) -> Ima
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # numpy raises nearly anything for a damaged header
-        warn(f"{place} is damaged ({one_line(error)}): the images are decoded again")
+        source.warn(f"{place} is damaged ({one_line(error)}): the images are decoded again")
         return None
     train, val = listing.splits(pixels)
-    data = ImageData(listing.name, train, val, listing.classes, tuple(index["mean"]), tuple(index["std"]))
-    vars(data)["_digest"] = index["digest"]  # hashing takes seconds
+    name, mean, std = source.config.dataset.value, tuple(index["mean"]), tuple(index["std"])
+    data = ImageData(name, train, val, listing.classes, mean, std)
+    vars(data)["digest"] = index["digest"]  # hashing takes seconds
     return data
 
 
 def _write(place: Path, key: str, pixels: NDArray[np.uint8], data: ImageData) -> None:
     """Put the images into ``place``, in one piece. OSError when the disk fails; then nothing is left behind."""
-    facts = {"key": key, "digest": data.digest(), "mean": data.mean, "std": data.std, "crc32": zlib.crc32(pixels.data)}
+    facts = {"key": key, "digest": data.digest, "mean": data.mean, "std": data.std, "crc32": zlib.crc32(pixels.data)}
     text = json.dumps(facts).ljust(INDEX_BYTES - 65).encode()
     place.parent.mkdir(parents=True, exist_ok=True)
     for half_written in place.parent.glob(f".{place.name}-*"):

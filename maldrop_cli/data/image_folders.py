@@ -5,17 +5,17 @@ tiny-imagenet is the official archive of Stanford's course CS231n, or any part o
 and ``val/val_annotations.txt`` (a line an image: file, tab, class).
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from maldrop_cli.config import MaldropError, UsageError, one_line
+from PIL import Image
+
 from maldrop_cli.data.dataset import ImageData, Shape, Source, Warn
 from maldrop_cli.data.decoding import unreadable
 from maldrop_cli.data.download import fetch_archive
 from maldrop_cli.data.image_cache import File, Listing, load_images
+from maldrop_cli.names import MaldropError, UsageError, one_line
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_DEFAULT_SIDE = 224  # of imagefolder without --image-size
@@ -28,43 +28,43 @@ TINY_LAYOUT = f"the layout is that of {TINY_FOLDER}.zip (a copy with val/CLASS/ 
 
 
 def load_imagefolder(source: Source) -> ImageData:
-    """``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), RGB, scaled to a square; the default side is the shorter
-    side of the first image, at most 224. Classes and images are in the order of their names."""
-    listing, side = _imagefolder(source)
-    return load_images(listing, side, source)
+    """``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), RGB, scaled to a square. Classes and images are in the
+    order of their names."""
+    (_, side, _), _ = describe_imagefolder(source)
+    train, val, classes = _class_folders(source)
+    train_files = _training_files([train / name for name in classes])
+    val_files = _labelled([val / name for name in classes])
+    if not val_files:
+        raise MaldropError(f"no images in {val}; {FOLDER_LAYOUT}")
+    return load_images(Listing(source.root, tuple(classes), train_files, val_files), side, source)
 
 
 def describe_imagefolder(source: Source) -> tuple[Shape, int]:
-    listing, side = _imagefolder(source)
-    return (3, side, side), len(listing.classes)
+    """Looks at the folders and the first image alone: the default side is its shorter side, at most 224."""
+    train, _, classes = _class_folders(source)
+    first, _ = _training_files([train / classes[0]])[0]
+    side = source.config.image_size
+    if side is None:
+        try:
+            with Image.open(first) as image:
+                side = min(*image.size, MAX_DEFAULT_SIDE)
+        except Exception as error:  # a damaged image can raise nearly anything
+            raise unreadable(first, error) from None
+    return (3, side, side), len(classes)
 
 
-def _imagefolder(source: Source) -> tuple[Listing, int]:
-    """The files, and the side of the square that every image is scaled to."""
-    from PIL import Image
-
+def _class_folders(source: Source) -> tuple[Path, Path, list[str]]:
+    """The folders of the training and of the validation images, and the names of the classes, a folder in each."""
     if source.data_dir is None:
         raise UsageError("", "--dataset imagefolder needs --data-dir: a folder with train/ and test/ or val/ in it")
     train, test, val = (source.root / name for name in ("train", "test", "val"))
     val = val if val.is_dir() and not test.is_dir() else test
     classes = _subfolders(train, FOLDER_LAYOUT)
-    strange = set(_subfolders(val, FOLDER_LAYOUT)) - set(classes)
-    if strange:
+    if strange := set(_subfolders(val, FOLDER_LAYOUT)) - set(classes):
         raise MaldropError(f"{val / min(strange)} is a class that {train} does not have")
-    train_files = _training_files([train / name for name in classes])
-    val_files = [(path, label) for label, name in enumerate(classes) for path in image_files(val / name)]
-    for folder, files in ((train, train_files), (val, val_files)):
-        if not files:
-            raise MaldropError(f"no images in {folder}; {FOLDER_LAYOUT}")
-    listing = Listing("imagefolder", source.root, tuple(classes), train_files, val_files)
-    if source.config.image_size:
-        return listing, source.config.image_size
-    first, _ = train_files[0]
-    try:
-        with Image.open(first) as image:
-            return listing, min(*image.size, MAX_DEFAULT_SIDE)
-    except Exception as error:  # a damaged image can raise nearly anything
-        raise unreadable(first, error) from None
+    if not classes:
+        raise MaldropError(f"no images in {train}; {FOLDER_LAYOUT}")
+    return train, val, classes
 
 
 def load_tiny_imagenet(source: Source) -> ImageData:
@@ -79,7 +79,7 @@ def load_tiny_imagenet(source: Source) -> ImageData:
     val = _validation_files(root, wnids)
     lines = _lines(root / "words.txt") if (root / "words.txt").exists() else []
     words = {wnid: name.strip() for wnid, _, name in (line.partition("\t") for line in lines)}
-    listing = Listing("tiny-imagenet", root, tuple(words.get(wnid) or wnid for wnid in wnids), train, val)
+    listing = Listing(root, tuple(words.get(wnid) or wnid for wnid in wnids), train, val)
     return load_images(listing, source.config.image_size or TINY_SIDE, source)
 
 
@@ -120,8 +120,7 @@ def _validation_files(root: Path, wnids: Sequence[str]) -> list[File]:
             raise MaldropError(f"{annotations}: line {number} {reason}: {line[:80]!r}")
         wnid_of[name] = fields[0]
     files = [(str(folder / name), label_of[wnid]) for name, wnid in sorted(wnid_of.items()) if wnid in label_of]
-    missing = {path for path, _ in files}.difference(image_files(folder))
-    if missing:
+    if missing := {path for path, _ in files}.difference(image_files(folder)):
         raise MaldropError(f"{min(missing)} is missing, and {annotations} names it")
     if not files:
         raise MaldropError(f"{annotations} names no image of the {len(wnids)} classes in {root / 'train'}")
@@ -149,22 +148,22 @@ def _subfolders(folder: Path, layout: str) -> list[str]:
 
 def _training_files(folders: Sequence[Path]) -> list[File]:
     """The images of every class, a folder each. MaldropError if one has none."""
-    files = [(path, label) for label, folder in enumerate(folders) for path in image_files(folder)]
-    empty = set(range(len(folders))) - {label for _, label in files}
-    if empty:
+    files = _labelled(folders)
+    if empty := set(range(len(folders))) - {label for _, label in files}:
         raise MaldropError(f"no images in {folders[min(empty)]}: each class needs some for training")
     return files
 
 
-def image_files(folder: str | Path) -> list[str]:
+def _labelled(folders: Sequence[Path]) -> list[File]:
+    return [(path, label) for label, folder in enumerate(folders) for path in image_files(folder)]
+
+
+def image_files(folder: str | Path) -> Iterator[str]:
     """The images in and below ``folder``, if it exists, in the order of their names."""
-    files: list[str] = []
     if not Path(folder).is_dir():
-        return files
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_dir(follow_symlinks=False):
-                files += image_files(entry.path)
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
-                files.append(entry.path)
-    return files
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from image_files(entry.path)
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
+            yield entry.path

@@ -1,16 +1,14 @@
 """Image data sets as uint8 tensors: one loader and one registry line each."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from maldrop_cli.config import DataConfig, Dataset
+from maldrop_cli.config import DataConfig
 from maldrop_cli.data import download, image_folders
 from maldrop_cli.data.dataset import Entry, ImageData, NotCachedError, Progress, Shape, Source, Split, Warn, finish
+from maldrop_cli.names import Dataset
 
 __all__ = ["REGISTRY", "ImageData", "Split", "cached", "describe", "load"]
 
@@ -52,9 +50,9 @@ def load_digits(source: Source) -> ImageData:
 
     bunch = sklearn.datasets.load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
-    images, labels = torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target)
-    indices = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=bunch.target, random_state=0)
-    train, val = (Split(images[part], labels[part]) for part in indices)
+    both = Split(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(bunch.target))
+    indices = train_test_split(np.arange(len(pixels)), test_size=0.2, stratify=bunch.target, random_state=0)
+    train, val = (both[torch.from_numpy(part)] for part in indices)
     return finish("digits", train, val, [str(digit) for digit in range(10)], source.config.image_size)
 
 
@@ -65,10 +63,10 @@ def load_synthetic(source: Source) -> ImageData:
     prototypes = rng.integers(64, 192, size=(config.classes, *config.shape))
     labels = torch.arange(config.images) % config.classes
     noise = rng.normal(0, 48, size=(config.images, *config.shape))
-    images = torch.from_numpy((prototypes[labels.numpy()] + noise).clip(0, 255).astype(np.uint8))
-    border = max(config.images // 5, 1)
-    train, val = Split(images[border:], labels[border:]), Split(images[:border], labels[:border])
-    return finish("synthetic", train, val, [f"class {k}" for k in range(config.classes)], config.image_size)
+    pixels = (prototypes[labels.numpy()] + noise).clip(0, 255).astype(np.uint8)
+    both, border = Split(torch.from_numpy(pixels), labels), max(config.images // 5, 1)
+    classes = [f"class {k}" for k in range(config.classes)]
+    return finish("synthetic", both[border:], both[:border], classes, config.image_size)
 
 
 def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0) -> Entry:
@@ -80,13 +78,9 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
 
         reader, root = getattr(torchvision.datasets, class_name), source.root
         url = getattr(reader, "url", None) or reader.mirrors[0]
-
-        def read(download: bool = False) -> list[Any]:
-            return [reader(root, train=train, download=download) for train in (True, False)]
-
         with download.fetching(source, url, layout.format(root=root)):
             try:
-                parts = read()
+                parts = [reader(root, train=train) for train in (True, False)]
             except RuntimeError as error:
                 if "not found" not in str(error).lower():
                     raise
@@ -94,18 +88,16 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
                     raise NotCachedError(f"no files in {root}") from None
                 if not download.reachable(url):
                     raise ConnectionError("no files there, and the server does not answer") from None
-                parts = read(download=True)
-        train, val = (_split(part) for part in parts)
+                parts = [reader(root, train=train, download=True) for train in (True, False)]
+        splits = []
+        for part in parts:  # (N, H, W) or (N, H, W, C)
+            pixels = torch.as_tensor(part.data)
+            images = pixels.view(*pixels.shape[:3], channels).permute(0, 3, 1, 2)
+            splits.append(Split(images, torch.as_tensor(part.targets)))
+        train, val = splits
         return finish(source.config.dataset.value, train, val, parts[0].classes, source.config.image_size, pad)
 
     return Entry(lambda source: ((channels, 32, 32), 10), load)
-
-
-def _split(part: Any) -> Split:
-    """torchvision's (N, H, W) or (N, H, W, C) as (N, C, H, W)."""
-    pixels = torch.as_tensor(part.data)
-    images = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return Split(images, torch.as_tensor(part.targets))
 
 
 IDX = "place the four IDX files (train-images-idx3-ubyte ... t10k-labels-idx1-ubyte) in {root}"

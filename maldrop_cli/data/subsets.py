@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maldrop_cli.config import RunConfig, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.dataset import Split
+from maldrop_cli.names import UsageError
 
 
 def training_parts(train: Split, config: RunConfig) -> tuple[Split, Split | None]:

@@ -84,6 +84,12 @@ def _half_up(value: float) -> int:
 
 
 SCHEDULES: dict[str, Callable[[int, int, Step], int]] = {
-    schedule.__name__.replace("_", "-"): schedule
-    for schedule in (standard, randomized, forward, reverse, periodic, forward_smooth, reverse_smooth, linear)
+    "standard": standard,
+    "randomized": randomized,
+    "forward": forward,
+    "reverse": reverse,
+    "periodic": periodic,
+    "forward-smooth": forward_smooth,
+    "reverse-smooth": reverse_smooth,
+    "linear": linear,
 }

@@ -232,7 +232,12 @@ def _undecided(lower_D: Tensor, upper_D: Tensor, rho: int) -> Tensor:
 
 
 SCORES: dict[str, Score] = {
-    score.__name__.replace("_", "-"): score for score in (heuristic, single, gradient, least_useful, magnitude, random)
+    "heuristic": heuristic,
+    "single": single,
+    "gradient": gradient,
+    "least-useful": least_useful,
+    "magnitude": magnitude,
+    "random": random,
 }
 
 

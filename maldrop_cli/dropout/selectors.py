@@ -38,22 +38,11 @@ def precisely(select: Select, *, compiled: bool = True) -> Select:
 
 
 def top_rho(score: Score) -> Select:
-    """The selector that drops the rho neurons of highest ``score``, or the rho channels of highest summed score.
-
-    With one mask a batch, `single` is by bounds. Not within ``torch.compile``, which would have to stop for the number
-    of undecided neurons, nor away from the CPU, where to ask for it stops the device.
-    """
+    """The selector that drops the rho neurons of highest ``score``, or the rho channels of highest summed score."""
 
     @precisely
     def select(layer: LastLayer, rho: int, options: Options) -> Tensor:
-        hidden_ND, area = layer.hidden_ND, options.area
-        by_bounds = score is scores.single and not torch.compiler.is_compiling() and hidden_ND.device.type == "cpu"
-        if by_bounds and not scores_apart("single", options) and 0 < rho < hidden_ND.shape[1] and len(hidden_ND):
-            logits_NC = F.linear(hidden_ND, layer.weight_CD, layer.bias_C)
-            lower_D = scores.target_scores(layer, logits_NC.softmax(1), per_sample=False)
-            value = scores.single_near(layer, logits_NC, lower_D, rho, options)
-        else:
-            value = score(layer, options)
+        value, area = score(layer, options), options.area
         if area == 1:
             return value.topk(rho, dim=-1, sorted=False).indices
         channels = value.view(*value.shape[:-1], -1, area).sum(-1).topk(rho, dim=-1, sorted=False).indices
@@ -67,8 +56,28 @@ def scores_apart(selector: str, options: Options) -> bool:
     return selector in SCORES and (selector != "single" or options.per_sample or options.area > 1)
 
 
+_top_single = top_rho(scores.single)
+
+
+@precisely
+def _single(layer: LastLayer, rho: int, options: Options) -> Tensor:
+    """The top rho of `single`; with one mask a batch the same neurons by bounds, which score only the undecided ones.
+
+    Not within ``torch.compile``, which would have to stop for the number of these, nor away from the CPU, where to ask
+    for it stops the device.
+    """
+    hidden_ND = layer.hidden_ND
+    may_stop = not torch.compiler.is_compiling() and hidden_ND.device.type == "cpu"
+    if not may_stop or scores_apart("single", options) or not (0 < rho < hidden_ND.shape[1] and len(hidden_ND)):
+        return _top_single(layer, rho, options)
+    logits_NC = F.linear(hidden_ND, layer.weight_CD, layer.bias_C)
+    lower_D = scores.target_scores(layer, logits_NC.softmax(1), per_sample=False)
+    return scores.single_near(layer, logits_NC, lower_D, rho, options).topk(rho, sorted=False).indices
+
+
 SELECTORS: dict[str, Select] = {
     **{name: top_rho(score) for name, score in SCORES.items()},
+    "single": _single,
     **{name: precisely(search, compiled=False) for name, search in worst.SEARCHES.items()},
 }
 NEEDS_LABELS = frozenset(SELECTORS) - {"random", "magnitude"}

@@ -1,4 +1,7 @@
-"""Where runs are trained: in this process, in several, or on a Ray cluster. All give the same records."""
+"""Where runs are trained: in this process, in several, or on a Ray cluster. All give the same records.
+
+The flags follow from what is defined here, so every start imports it: an executor's own module waits until it is used.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from maldrop_cli.config import MACHINE, RARE, Executor, UsageError, setting
-from maldrop_cli.executors import ray_cluster
-from maldrop_cli.executors.processes import processes
-from maldrop_cli.runs.events import OpenRunner, Train
-from maldrop_cli.sweep.job_queue import JobQueue
+from maldrop_cli.config import MACHINE, RARE, setting
+from maldrop_cli.names import Executor, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+    from maldrop_cli.runs.events import OpenRunner, Train
+    from maldrop_cli.sweep.job_queue import JobQueue
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ def open_executor(execution: Execution, device: torch.device, runs: int) -> Iter
     if execution.executor is Executor.SERIAL:
         yield OpenExecutor(1, execution.device, lambda queue, train, open_runner: serial(queue, train))
     elif execution.executor is Executor.PROCESSES:
+        from maldrop_cli.executors.processes import processes
+
         gpus = visible_gpus() if device.type == "cuda" and execution.device in ("auto", "cuda") else []
         yield OpenExecutor(
             workers,
@@ -111,6 +116,8 @@ def open_executor(execution: Execution, device: torch.device, runs: int) -> Iter
             lambda queue, train, open_runner: processes(queue, open_runner, min(workers, len(queue.waiting)), gpus),
         )
     else:
+        from maldrop_cli.executors import ray_cluster
+
         cpus = float(execution.threads_per_run or 1) if execution.cpus_per_run is None else execution.cpus_per_run
         with ray_cluster.connected(execution.ray_address) as ray:
             needs = ray_cluster.Needs(cpus, execution._gpus())

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from maldrop_cli.config import MaldropError
+from maldrop_cli.names import MaldropError
 from maldrop_cli.record import Status
 from maldrop_cli.runs.events import Ended, Event, Job, OpenRunner, Stop
 from maldrop_cli.sweep.job_queue import JobQueue

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from maldrop_cli.config import MaldropError, UsageError, one_line
+from maldrop_cli.names import MaldropError, UsageError, one_line
 from maldrop_cli.runs.events import Ended, Event, Job, OpenRunner, Train
 from maldrop_cli.sweep.job_queue import JobQueue
 

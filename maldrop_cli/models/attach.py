@@ -1,14 +1,12 @@
 """The dropout variants for a network of one's own."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor, nn
 
-from maldrop_cli import config
-from maldrop_cli.models.build import Classifier, to_dropout_linear
+from maldrop_cli import config, names
+from maldrop_cli.models import Classifier, to_dropout_linear
 from maldrop_cli.models.strip_head import find_end, strip_head
 from maldrop_cli.models.variants import Head, build_regulariser, check_variant
 
@@ -65,8 +63,8 @@ def attach(
     end, linear = find_end(network, example)
     size = Head(linear.in_features, linear.out_features, channels)
     try:
-        variant = config.parse_name(config.Dropout, dropout, "dropout")
-        if channels is None and variant in config.SPATIAL:
+        variant = names.parse_name(names.Dropout, dropout, "dropout")
+        if channels is None and variant in names.SPATIAL:
             raise ValueError(f"dropout: {variant} drops channels, and needs to know their number, channels=...")
         if channels is not None and (channels < 1 or size.width % channels):
             raise ValueError(f"channels: {size.width} neurons can't be divided into {channels}")
@@ -75,19 +73,18 @@ def attach(
             dropout=variant,
             rho=max(math.floor(units / 16 + 0.5), 1) if rho is None else rho,
             p=p,
-            omega=config.parse_omega("paper" if omega is None else str(omega)),
-            selector=config.parse_name(config.Selector, selector, "selector"),
-            granularity=config.parse_name(config.Granularity, granularity, "granularity"),
-            pass_rate=config.parse_name(config.PassRate, pass_rate, "pass_rate"),
+            omega=names.parse_omega("paper" if omega is None else str(omega)),
+            selector=names.parse_name(names.Selector, selector, "selector"),
+            granularity=names.parse_name(names.Granularity, granularity, "granularity"),
+            pass_rate=names.parse_name(names.PassRate, pass_rate, "pass_rate"),
             joint_iterations=joint_iterations,
             joint_starts=joint_starts,
             score_memory=score_memory,
         )
         check_variant(settings, size)
         regulariser = build_regulariser(settings, size, generator)
-    except config.UsageError as error:
+    except names.UsageError as error:
         raise ValueError(str(error)) from None
-    head = to_dropout_linear(linear, regulariser)
-    classifier = Classifier(strip_head(network, end, example), head)
+    classifier = Classifier(strip_head(network, end, example), to_dropout_linear(linear, regulariser))
     classifier.training = network.training
     return classifier

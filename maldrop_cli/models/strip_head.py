@@ -4,13 +4,11 @@ The last Linear is found by the order of registration, or by a forward pass of e
 verifies it: the network must return the very tensor that the Linear returned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +72,8 @@ def find_end(network: nn.Module, example: Tensor | None = None) -> tuple[End, nn
     if any(getattr(linear, f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward", "backward_pre")):
         raise _unsuitable(f"{end[0]!r}, a Linear with hooks, which would be lost")
     for name, parameter in network.named_parameters(remove_duplicate=False):
-        own = name in (f"{end[0]}.weight", f"{end[0]}.bias")
-        if not own and (parameter is linear.weight or parameter is linear.bias):
+        shared = parameter is linear.weight or parameter is linear.bias
+        if shared and name not in (f"{end[0]}.weight", f"{end[0]}.bias"):
             raise _unsuitable(f"{end[0]!r}, a Linear that is tied to {name!r}")
     for dropout in map(network.get_submodule, end[1:]):
         names = [name for name, module in network.named_modules(remove_duplicate=False) if module is dropout]
@@ -122,7 +120,7 @@ class _Call(NamedTuple):
         """Whether the output was changed in place later."""
         return not self.output.is_inference() and self.output._version > 0
 
-    def feeds(self, other: _Call) -> bool:
+    def feeds(self, other: Self) -> bool:
         """Whether the output is the input of ``other``, unchanged but perhaps in another shape."""
         if not isinstance(other.input, Tensor) or self.overwritten:
             return False
@@ -174,14 +172,11 @@ def _check_calls(end: End, calls: Sequence[_Call], returned: object) -> None:
     for dropout in dropouts:
         drops = [call for call in calls if call.name == dropout]
         if not any(call.feeds(last[0]) for call in drops):
-            raise _unsuitable(
-                f"{linear!r} and, registered before it, {dropout!r}, which does not feed it directly; "
-                "example images would have shown that in time"
-            )
+            stranger = f"{dropout!r}, which does not feed it directly; example images would have shown that in time"
+            raise _unsuitable(f"{linear!r} and, registered before it, {stranger}")
         if len(drops) > 1:
-            raise _unsuitable(
-                f"{linear!r} behind {dropout!r}, a Dropout called {len(drops)} times: give it one of its own"
-            )
+            several = f"a Dropout called {len(drops)} times: give it one of its own"
+            raise _unsuitable(f"{linear!r} behind {dropout!r}, {several}")
 
 
 def _unsuitable(found: str) -> ValueError:

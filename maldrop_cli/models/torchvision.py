@@ -1,8 +1,6 @@
 """Torchvision's classifiers: their names, and the images they take. Loading torchvision takes two seconds: only where
 one is used. What a network does to shapes is found on the meta device, where tensors have shapes and no numbers."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -10,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from maldrop_cli.config import CNN, UsageError, nearest, one_line
 from maldrop_cli.data.dataset import Shape
 from maldrop_cli.models.strip_head import find_end, strip_head
+from maldrop_cli.names import CNN, UsageError, nearest, one_line
 
 SIDES = (32, 64, 96, 128, 224, 299)  # of images, to suggest; most of the networks were made for 224
 
@@ -24,25 +22,18 @@ class ThreeChannels(nn.Module):
         return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-@functools.cache
-def names() -> list[str]:
-    """Every classifier of the installed torchvision."""
-    import torchvision
-
-    return list(torchvision.models.list_models(module=torchvision.models))
-
-
 def build_torchvision(name: str, shape: Shape, classes: int) -> tuple[nn.Sequential, nn.Linear]:
     """(backbone from images of one channel or three to hidden_ND, the last Linear), with torchvision's fresh weights.
 
     Raises UsageError for an unknown name and for a network that doesn't end in a Linear; AssertionError or ValueError
     for an image size that no such network can have.
     """
-    if name not in names():
-        near, known = nearest(name, [CNN, *names()]), "cnn, or any classifier of torchvision that ends in a Linear"
-        raise UsageError("model", f"no model is called {name!r}{near} ({known})")
-    from torchvision.models import get_model
+    from torchvision import models
 
+    names = models.list_models(module=models)  # the classifiers alone
+    if name not in names:
+        near, known = nearest(name, [CNN, *names]), "cnn, or any classifier of torchvision that ends in a Linear"
+        raise UsageError("model", f"no model is called {name!r}{near} ({known})")
     _, height, width = shape
     settings: dict[str, Any] = {}
     if name.startswith("vit_"):
@@ -51,7 +42,7 @@ def build_torchvision(name: str, shape: Shape, classes: int) -> tuple[nn.Sequent
         settings = {"input_size": (height, width)}
     elif name in ("googlenet", "inception_v3"):  # one output only, and no warning that the default may change
         settings = {"aux_logits": False, "init_weights": True}
-    network = get_model(name, weights=None, num_classes=classes, **settings)
+    network = models.get_model(name, weights=None, num_classes=classes, **settings)
     try:
         end, linear = find_end(network)
     except ValueError as error:

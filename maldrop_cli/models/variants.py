@@ -1,7 +1,5 @@
 """From settings to the regulariser that they name, and to its rho in each batch and epoch."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +8,10 @@ from typing import NamedTuple
 import torch
 
 from maldrop_cli import dropout
-from maldrop_cli.config import SPATIAL, Dropout, RunConfig, Schedule, Selector, Unit, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import SCHEDULES, Regulariser, Step
 from maldrop_cli.dropout.worst import too_many_sets
+from maldrop_cli.names import SPATIAL, Dropout, Schedule, Selector, Unit, UsageError
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,7 @@ VARIANTS: dict[Dropout, Callable[[RunConfig, Head, torch.Generator | None], Regu
     Dropout.MALDROP: _targeted,
     Dropout.RANDOM: _targeted,
     Dropout.NESTED: lambda config, head, generator: dropout.NestedDropout(
-        head.width,
-        p=config.p,
-        granularity=config.granularity.value,
-        pass_rate=config.pass_rate.value,
-        generator=generator,
+        head.width, p=config.p, granularity=config.granularity, pass_rate=config.pass_rate.value, generator=generator
     ),
     Dropout.DROPCONNECT: lambda config, head, generator: dropout.DropConnect(config.p),
     Dropout.MALDROPCONNECT: lambda config, head, generator: dropout.MalDropConnect(

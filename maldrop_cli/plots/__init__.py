@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.figure import Figure
 
 from maldrop_cli.analysis.arms import Arm
-from maldrop_cli.config import MaldropError, Metric, PlotKind
+from maldrop_cli.names import MaldropError, Metric, PlotKind
 from maldrop_cli.plots.runs import learning, masks, metric, time
 from maldrop_cli.plots.style import caption, save, styled
 from maldrop_cli.render.runs import name

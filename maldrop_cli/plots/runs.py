@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.stats import Interval
-from maldrop_cli.config import MaldropError, Metric
+from maldrop_cli.names import MaldropError, Metric
 from maldrop_cli.plots import style
 from maldrop_cli.render.runs import shared_settings
 from maldrop_cli.render.tables import number, plural

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from matplotlib.transforms import offset_copy
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.settings import varying
-from maldrop_cli.config import MaldropError, Metric
+from maldrop_cli.files import write_output
+from maldrop_cli.names import MaldropError, Metric
 from maldrop_cli.render.runs import name
 
 Numbers = npt.NDArray[np.float64]
@@ -80,11 +82,10 @@ METADATA: dict[str, dict[str, Any]] = {  # by suffix; no dates and no versions: 
 def save(figure: Figure, path: Path) -> None:
     """Write it as PNG, SVG or PDF, as the suffix says; MaldropError where the file can't be written."""
     suffix = path.suffix.lower()
-    try:
-        with styled():
-            figure.savefig(path, format=suffix.removeprefix("."), metadata=METADATA[suffix])
-    except OSError as error:
-        raise MaldropError(f"can't write {path}: {error.strerror or error}; the runs themselves are kept") from None
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format=suffix.removeprefix("."), metadata=METADATA[suffix])
+    write_output(path, buffer.getvalue())
 
 
 def canvas(width: float, height: float, *, lines: int = 1, panels: int = 1) -> tuple[Figure, list[Axes]]:

@@ -9,153 +9,130 @@ from typing import Any
 from maldrop_cli.analysis.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.analysis.compare import Comparison
 from maldrop_cli.analysis.settings import NUMERIC, order, varying
-from maldrop_cli.analysis.stats import Difference, Outcome
+from maldrop_cli.analysis.stats import Difference, Interval, Outcome
 from maldrop_cli.config import RunConfig
+from maldrop_cli.names import value_text
 from maldrop_cli.record import RunRecord
-from maldrop_cli.render.runs import (
-    ENVIRONMENT,
-    FIRST,
-    FURTHER,
-    MEASURED,
-    REPORTED,
-    cell,
-    failures,
-    is_annealed,
-    machine_line,
-    name,
-    saturation,
-    schedule_settings,
-    scheduled_rates,
-    setting_cells,
-    settings_line,
-    shared_settings,
-)
-from maldrop_cli.render.tables import Column, Table, interval_column, number_column, plural
+from maldrop_cli.render import runs
+from maldrop_cli.render.tables import Column, Table, number, number_column, plural
 
 DIGITS = 8  # of a data digest, where it is shown
-_METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean", *MEASURED)  # of an arm
-
-
-# --- arms ------------------------------------------------------------------------------------------------------------
+_METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean", *runs.OF_MASKS)  # of an arm
 
 
 def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row an arm, at the last epoch."""
-    rows = []
-    for arm, difference, reference in zip(comparison.arms, comparison.differences, comparison.references, strict=True):
-        middle = (arm.config.epochs + 1) // 2
-        intervals = {
-            **{field: arm.metric(field) for field in _METRICS},
-            **{field: arm.of_runs(field) for field in REPORTED},
-            "val_top1_first": arm.metric("val_top1", 1),
-            "val_top1_middle": arm.metric("val_top1", middle),
-            "train_seconds": arm.metric("train_seconds"),
-            "total_train_seconds": arm.total_seconds(),
-        }
-        row = {
-            **setting_cells(arm.config, FIRST),
+    tested = zip(comparison.arms, comparison.differences[comparison.metrics[0]], comparison.references, strict=True)
+    return [
+        {
+            **runs.setting_cells(arm.config, runs.FIRST),
             "epoch": arm.config.epochs,
             "n_seeds": len(arm.done),
             "n_failed": len(arm.runs) - len(arm.done),
+            **_interval_cells(**{field: arm.metric(field) for field in _METRICS}),
+            **{f"{field}_mean": arm.of_runs(field).mean for field in runs.REPORTED},
+            **_interval_cells(
+                val_top1_first=arm.metric("val_top1", 1),
+                val_top1_middle=arm.metric("val_top1", (arm.config.epochs + 1) // 2),
+                train_seconds=arm.metric("train_seconds"),
+                total_train_seconds=arm.total_seconds(),
+            ),
+            "time_vs_none": time_ratio(arm, reference),
+            "baseline": comparison.label,
+            **_interval_cells(diff_top1=difference.interval if difference else None),
+            "p_value": difference and difference.p,
+            "p_holm": difference and difference.p_holm,
+            "verdict": difference and str(difference.outcome),
+            "more_seeds": difference and difference.more_seeds,
+            "trained_as": arm.trained_as and runs.name(arm.trained_as),
+            "margin": comparison.margin,
+            **runs.setting_cells(arm.config, runs.FURTHER),
+            "data_digest": arm.data_digest,
+            **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in runs.ENVIRONMENT},
         }
-        for field, interval in intervals.items():
-            row[f"{field}_mean"] = interval.mean
-            if field not in REPORTED:
-                row[f"{field}_ci95"] = interval.half
-        rows.append(
-            row
-            | {
-                "time_vs_none": time_ratio(arm, reference),
-                "baseline": comparison.label,
-                "diff_top1_mean": difference.interval.mean if difference else None,
-                "diff_top1_ci95": difference.interval.half if difference else None,
-                "p_value": difference.p if difference else None,
-                "p_holm": difference.p_holm if difference else None,
-                "verdict": str(difference.outcome) if difference else None,
-                "more_seeds": difference.more_seeds if difference else None,
-                "trained_as": name(arm.trained_as) if arm.trained_as else None,
-                "margin": comparison.margin,
-                **setting_cells(arm.config, FURTHER),
-                "data_digest": arm.data_digest,
-                **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in ENVIRONMENT},
-            }
-        )
-    return rows
+        for arm, difference, reference in tested
+    ]
+
+
+def _interval_cells(**intervals: Interval | None) -> dict[str, float | None]:
+    cells: dict[str, float | None] = {}
+    for name, each in intervals.items():
+        cells |= {f"{name}_mean": each.mean if each else None, f"{name}_ci95": each.half if each else None}
+    return cells
 
 
 def _common(values: Iterable[object]) -> object:
     """The value that all have; ``mixed`` where they differ."""
-    different = list(dict.fromkeys(values))
-    return different[0] if len(different) == 1 else "mixed"
+    first, *others = dict.fromkeys(values)
+    return "mixed" if others else first
 
 
 def arm_table(
     comparison: Comparison, title: str, notes: Sequence[str] = (), id_columns: Sequence[Column] | None = None
 ) -> Table:
-    """Accuracy at the first, middle and last epoch, losses, times and drop rates, one row an arm.
-
-    ``id_columns``: those that say which arm it is; by default, its name.
-    """
+    """Accuracy at the first, middle and last epoch, losses, times and drop rates, one row an arm. ``id_columns``: those
+    that say which arm it is; by default, its name."""
     arms = comparison.arms
-    columns = [*(id_columns or _named(arms))]
-    if len({arm.config.epochs for arm in arms}) == 1:
-        marked: Sequence[tuple[object, int | None]] = [(epoch, epoch) for epoch in marked_epochs(arms[0].config.epochs)]
-    else:
-        marked = [("first", 1), ("last", None)]
-    for label, epoch in marked:
-        columns.append(interval_column(f"top-1 % @{label}", [arm.metric("val_top1", epoch) for arm in arms]))
-    ratios = [time_ratio(arm, reference) for arm, reference in zip(arms, comparison.references, strict=True)]
-    columns += [
-        number_column("train loss", [arm.metric("train_loss").mean for arm in arms], 4),
-        number_column("val loss", [arm.metric("val_loss").mean for arm in arms], 4),
+    lengths = {arm.config.epochs for arm in arms}
+    marked: dict[object, int | None] = {"first": 1, "last": None}
+    if len(lengths) == 1:
+        marked = {epoch: epoch for epoch in marked_epochs(*lengths)}
+    columns = [
+        *(id_columns or _named(arms)),
+        *(_accuracy(arms, label, epoch) for label, epoch in marked.items()),
+        *_means(arms, "train_loss", "val_loss"),
         number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
-        number_column("× none", ratios, 2),
-        number_column("dropped %", [arm.metric("drop_rate").mean for arm in arms], 2),
-        Column("seeds", [_seeds(arm) for arm in arms]),
+        number_column("× none", map(time_ratio, arms, comparison.references), 2),
+        *_means(arms, "drop_rate"),
+        _seeds(arms),
     ]
     if any(arm.trained_as for arm in arms):
-        columns.append(Column("", [_trained_as(arm) for arm in arms], left=True))
+        columns.append(_remarks(arms, {}))
     return Table(title, columns, notes)
 
 
 def _named(arms: Sequence[Arm]) -> list[Column]:
-    return [Column("dropout", [name(arm.config) for arm in arms], left=True)]
+    return [Column("dropout", [runs.name(arm.config) for arm in arms], left=True)]
 
 
-def _trained_as(arm: Arm) -> str:
-    """Of a point that was not trained: whose runs it shows."""
-    return f"the runs of {name(arm.trained_as)}" if arm.trained_as else ""
+def _accuracy(arms: Sequence[Arm], label: object, epoch: int | None = None) -> Column:
+    return number_column(f"top-1 % @{label}", [arm.metric("val_top1", epoch) for arm in arms], 2)
 
 
-def _seeds(arm: Arm) -> str:
-    return str(len(arm.done)) if len(arm.done) == len(arm.runs) else f"{len(arm.done)} of {len(arm.runs)}"
+def _means(arms: Sequence[Arm], *fields: str) -> list[Column]:
+    """Means over seeds at the last epoch, the turnover in percent."""
+    return runs.measured(fields, arms, lambda arm, field: arm.metric(field).mean * (100 if field == "turnover" else 1))
+
+
+def _seeds(arms: Sequence[Arm]) -> Column:
+    counts = [(len(arm.done), len(arm.runs)) for arm in arms]
+    return Column("seeds", [str(done) if done == tried else f"{done} of {tried}" for done, tried in counts])
+
+
+def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
+    """The mark of an arm, by its number, and, where it was not trained, whose runs it shows."""
+    shown = [f"the runs of {runs.name(arm.trained_as)}" if arm.trained_as else "" for arm in arms]
+    return Column("", [", ".join(filter(None, [marks.get(row), each])) for row, each in enumerate(shown)], left=True)
 
 
 def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = None) -> Table:
     """Each arm that has a baseline against it, seed by seed. ``id_columns``: as of :func:`arm_table`."""
-    tested = {row: difference for row, difference in enumerate(comparison.differences) if difference is not None}
+    tested = {row: difference for row, difference in enumerate(comparison.differences[comparison.metrics[0]]) if difference is not None}
     differences = tested.values()
     columns = [
         *(each.only(tested) for each in id_columns or _named(comparison.arms)),
-        interval_column("Δ top-1, points (95 %, uncorrected)", [each.interval for each in differences], sign=True),
-        Column("p (Holm)", [_p_value(each.p_holm) for each in differences]),
+        number_column("Δ top-1, points (95 %, uncorrected)", [each.interval for each in differences], 2, sign=True),
+        Column("p (Holm)", ["< 0.001" if each.p_holm < 0.001 else number(each.p_holm, 3) for each in differences]),
         Column("verdict", [_verdict(each) for each in differences], left=True),
     ]
-    base = comparison.baseline
     title = f"Against {comparison.label}, each arm's own, paired by seed, last epoch"
-    if base:
-        title = f"Against {name(base.config)}, paired by seed, epoch {base.config.epochs}"
-    note = (
+    if base := comparison.baseline(comparison.metrics[0]):
+        title = f"Against {runs.name(base.config)}, paired by seed, epoch {base.config.epochs}"
+    notes = [
         f"better, worse: Holm-corrected p below 0.05; equivalent: within ±{comparison.margin:g} points "
         "(two one-sided t-tests)."
-    )
-    return Table(title, columns, [note])
-
-
-def _p_value(p: float) -> str:
-    if not math.isfinite(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    ]
+    return Table(title, columns, notes)
 
 
 def _verdict(difference: Difference) -> str:
@@ -170,27 +147,16 @@ def _verdict(difference: Difference) -> str:
 
 def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None) -> list[Table]:
     """One row an arm that counts what it drops, means over its seeds at the last epoch; no table without such an arm.
-
-    ``id_columns``: as of :func:`arm_table`.
-    """
+    ``id_columns``: as of :func:`arm_table`."""
     rows = [row for row, arm in enumerate(arms) if arm.of_runs("never_passed").n]
     if not rows:
         return []
     counting = [arms[row] for row in rows]
-
-    def means(heading: str, field: str, digits: int, factor: float = 1.0, *, sign: bool = False) -> Column:
-        return number_column(heading, [factor * arm.metric(field).mean for arm in counting], digits, sign=sign)
-
     columns = [
         *(each.only(rows) for each in id_columns or _named(arms)),
         number_column("never passed", [arm.of_runs("never_passed").mean for arm in counting], 1),
         number_column("always", [arm.of_runs("always_passed").mean for arm in counting], 1),
-        means("turnover %", "turnover", 1, 100.0),
-        means("probe loss", "probe_loss", 4),
-        means("raised by mask", "raised_mask", 3, sign=True),
-        means("by joint", "raised_joint", 3, sign=True),
-        means("ceiling", "raised_ceiling", 3, sign=True),
-        means("mask/joint %", "fidelity", 1),
+        *_means(counting, *runs.OF_MASKS),
     ]
     notes = [
         "never passed, always: neurons (of maldropconnect, weights), over all of training. turnover: the share of the "
@@ -200,15 +166,13 @@ def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None)
     return [Table("Masks, means over seeds at the last epoch", columns, notes)]
 
 
-# --- sweeps ----------------------------------------------------------------------------------------------------------
-
-
 def sweep_title(points: Sequence[RunConfig], seeds: int) -> str:
     """What all points of a sweep share."""
-    lines = {settings_line(point) for point in points}
-    shared = lines.pop() if len(lines) == 1 else "a grid over data, models or learning rates"
-    selectors = list(dict.fromkeys(str(point.selector) for point in points if "selector" in point.effective_settings()))
-    one = selectors if len(selectors) == 1 else []
+    shared, *others = {runs.settings_line(point) for point in points}
+    if others:
+        shared = "a grid over data, models or learning rates"
+    selectors = {point.selector for point in points if "selector" in point.effective_settings()}
+    one = selectors if len(selectors) == 1 else ()
     return ", ".join([shared, *one, f"{points[0].granularity} masks", plural(seeds, "seed")])
 
 
@@ -222,12 +186,9 @@ def point_columns(points: Sequence[RunConfig]) -> list[Column]:
 
 def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[Column]:
     """A column for each of the settings ``names``; empty where one has no effect. ``several``: flat settings by row."""
+    numeric = {*NUMERIC} - {"omega"}
     return [
-        Column(
-            name.replace("_", "-"),
-            [cell(each.get(name)) for each in several],
-            left=name not in NUMERIC or name == "omega",
-        )
+        Column(name.replace("_", "-"), [value_text(each.get(name)) for each in several], left=name not in numeric)
         for name in names
     ]
 
@@ -236,39 +197,28 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
     """One row a point, the references first; the best and the worst point marked."""
     arms = comparison.arms
     means = {row: arm.metric("val_top1").mean for row, arm in enumerate(arms) if arm.config.has_rho and arm.done}
-    marks, marked = [""] * len(arms), {}
-    if means:
-        best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-        if best != worst:
-            marks[best], marks[worst] = "best", "worst"
-            marked = {best: "green", worst: "red"}
-    remarks = [", ".join(filter(None, [mark, _trained_as(arm)])) for mark, arm in zip(marks, arms, strict=True)]
+    marks: dict[int, str] = {}
+    if len(set(means.values())) > 1:
+        marks = {max(means, key=means.__getitem__): "best", min(means, key=means.__getitem__): "worst"}
+    configs = [arm.config for arm in arms]
+    rates = [[row.drop_rate for run in arm.done.values() for row in run.epochs] for arm in arms]
     columns = [
-        *point_columns([arm.config for arm in arms]),
-        interval_column(f"top-1 % @{arms[0].config.epochs}", [arm.metric("val_top1") for arm in arms]),
-        number_column("val loss", [arm.metric("val_loss").mean for arm in arms], 4),
+        *point_columns(configs),
+        _accuracy(arms, configs[0].epochs),
+        *_means(arms, "val_loss"),
         number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
-        number_column("dropped %", [_mean_drop(arm) for arm in arms], 2),
-        Column("seeds", [_seeds(arm) for arm in arms]),
-        Column("", remarks, left=True),
+        number_column("dropped %", [sum(each) / len(each) if each else None for each in rates], 2),
+        _seeds(arms),
+        _remarks(arms, marks),
     ]
-    return Table(
-        title, columns, [*schedule_settings(arm.config for arm in arms), *notes, *saturated_arms(arms)], marked
-    )
-
-
-def _mean_drop(arm: Arm) -> float:
-    """Realised drop rate over all epochs and seeds, in percent."""
-    rates = [row.drop_rate for run in arm.done.values() for row in run.epochs]
-    return sum(rates) / len(rates) if rates else math.nan
+    notes = [*runs.schedule_settings(configs), *notes, *saturated_arms(arms)]
+    styles = {"best": "green", "worst": "red"}
+    return Table(title, columns, notes, {row: styles[mark] for row, mark in marks.items()})
 
 
 def saturated_arms(arms: Sequence[Arm]) -> list[str]:
-    """:func:`saturation` of those arms that are annealed."""
-    return saturation([scheduled_rates(arm.done.values()) for arm in arms if is_annealed(arm.config)])
-
-
-# --- stored runs in arms ----------------------------------------------------------------------------------------------
+    """:func:`maldrop_cli.render.runs.saturation` of arms."""
+    return runs.saturation((arm.config, runs.scheduled_rates(arm.done.values())) for arm in arms)
 
 
 def in_order(arms: Sequence[Arm], by: Sequence[str]) -> list[Arm]:
@@ -303,47 +253,34 @@ def report_tables(comparison: Comparison, by: Sequence[str]) -> list[Table]:
     notes = [
         "±: 95 % t-interval over seeds. × none: training time an epoch, against the arm without dropout that is alike "
         "in all else.",
-        machine_line(records),
+        runs.machine_line(records),
         *mixed_data(records),
-        *failures(records),
+        *runs.failures(records),
     ]
-    title = f"{plural(len(records), 'stored run')} in {plural(len(arms), 'arm')}: {shared_settings(arms)}"
-    if comparison.label is None:
-        return [arm_table(comparison, title, notes, ids)]
-    if not any(comparison.differences):
+    title = f"{plural(len(records), 'stored run')} in {plural(len(arms), 'arm')}: {runs.shared_settings(arms)}"
+    tested = any(map(any, comparison.differences.values()))
+    if comparison.label and not tested:
         notes.append(f"Nothing to test: no arm is like one with {comparison.label} in all else, on the same images.")
-        return [arm_table(comparison, title, notes, ids)]
-    return [arm_table(comparison, title, notes, ids), verdict_table(comparison, ids)]
+    return [arm_table(comparison, title, notes, ids), *([verdict_table(comparison, ids)] if tested else [])]
 
 
 def mixed_data(records: Sequence[RunRecord]) -> list[str]:
     """A line where the runs did not all see the same images: what no table, test or plot holds against each other."""
     datasets = sorted({str(run.config.data.dataset) for run in records})
-    lines = []
+    mixed = [
+        (f"{dataset} saw different images (data digests {', '.join(digests)})", f"data_digest={digests[0]}")
+        for dataset, digests in _digests(records).items()
+    ]
     if len(datasets) > 1:
-        lines.append(
-            f"Runs of {len(datasets)} data sets ({', '.join(datasets)}): nothing is compared across them; "
-            f"--where dataset={datasets[0]} picks one."
-        )
-    for dataset, digests in _digests(records).items():
-        lines.append(
-            f"Runs of {dataset} saw different images (data digests {', '.join(digests)}): nothing is compared across "
-            f"them; --where data_digest={digests[0]} picks one."
-        )
-    return lines
+        mixed.insert(0, (f"{len(datasets)} data sets ({', '.join(datasets)})", f"dataset={datasets[0]}"))
+    return [f"Runs of {what}: nothing is compared across them; --where {one} picks one." for what, one in mixed]
 
 
 def _digests(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """By data set and its settings, the digests of those that have several."""
+    """By data set and its settings, in words, the digests of those that have several."""
     found: dict[str, set[str]] = {}
     for run in records:
-        found.setdefault(_images(run), set()).add(run.data_digest[:DIGITS])
+        data = run.config.data.effective_settings()
+        asked = [data[name] for name in ("dataset", "shape", "classes", "images", "image_size") if data.get(name)]
+        found.setdefault(" ".join(map(value_text, asked)), set()).add(run.data_digest[:DIGITS])
     return {images: sorted(digests) for images, digests in found.items() if len(digests) > 1}
-
-
-def _images(run: RunRecord) -> str:
-    """The images that a run asked for, in words."""
-    data = run.config.effective_settings()["data"]
-    return " ".join(
-        cell(data[name]) for name in ("dataset", "shape", "classes", "images", "image_size") if data.get(name)
-    )

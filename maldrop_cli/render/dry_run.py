@@ -5,114 +5,93 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
-from maldrop_cli.config import RunConfig, Schedule
+from maldrop_cli.config import RunConfig
 from maldrop_cli.models.variants import Head, rho_by_epoch
+from maldrop_cli.names import Schedule
+from maldrop_cli.render import runs
 from maldrop_cli.render.arms import point_columns
-from maldrop_cli.render.runs import (
-    FIRST,
-    FURTHER,
-    is_annealed,
-    name,
-    saturation,
-    schedule_settings,
-    setting_cells,
-    settings_line,
-)
-from maldrop_cli.render.tables import Column, Table, number, plural
+from maldrop_cli.render.tables import Column, Table, number_column, plural
 
 BAR = 40  # characters that stand for the whole layer
 SPARK = 40  # most epochs that a sparkline has room for
+Heads = Callable[[RunConfig], Head]  # the last layer of a run
 
 
-@dataclass(frozen=True)
-class Characters:
-    """What a chart is drawn with. ``parts``: shares of the layer from above nothing to below everything, evenly;
-    ``bar``: the last character of a bar, by how much of it is filled."""
+class Characters(NamedTuple):
+    """What a chart is drawn with. ``shares``: of the layer, in order; the first is exactly nothing, the last exactly
+    everything, and those between divide the rest evenly. ``bar``: the end of a bar, by how much of it is filled."""
 
-    nothing: str
-    parts: str
-    everything: str
+    shares: str
     bar: str
     legend: str
 
 
-BLOCKS = Characters("·", "▁▂▃▄▅▆▇", "█", "▏▎▍▌▋▊▉█", "· none, ▁ to ▇ some, █ all")
-ASCII = Characters(".", "0123456789", "#", "#", ". none, 0 to 9 tenths, # all")
+BLOCKS = Characters("·▁▂▃▄▅▆▇█", "▏▎▍▌▋▊▉█", "· none, ▁ to ▇ some, █ all")
+ASCII = Characters(".0123456789#", "#", ". none, 0 to 9 tenths, # all")
 
 
 def characters(encoding: str | None) -> Characters:
     """Block characters where a stream of that encoding has them, else ASCII."""
     try:
-        "".join((BLOCKS.nothing, BLOCKS.parts, BLOCKS.everything, BLOCKS.bar)).encode(encoding or "ascii")
+        (BLOCKS.shares + BLOCKS.bar).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return BLOCKS
 
 
 def spark(shares: Sequence[float], drawn: Characters) -> str:
-    """One character for each share from 0 to 1. Only exactly 0 and exactly 1 look like nothing and everything."""
-
-    def character(share: float) -> str:
-        if share <= 0:
-            return drawn.nothing
-        if share >= 1:
-            return drawn.everything
-        return drawn.parts[math.floor(share * len(drawn.parts))]
-
-    return "".join(map(character, shares))
+    """A character for each share from 0 to 1."""
+    between = len(drawn.shares) - 2
+    return "".join(drawn.shares[(share > 0) + math.floor(share * between)] for share in shares)
 
 
 def bar(share: float, cells: int, drawn: Characters) -> str:
     """A bar as long as ``share`` of ``cells`` characters, rounded up, and the way to the end in dots."""
     steps = len(drawn.bar)
     full, rest = divmod(math.ceil(share * cells * steps), steps)
-    filled = drawn.bar[-1] * full + (drawn.bar[rest - 1] if rest else "")
-    return filled.ljust(cells, drawn.nothing)
+    return (drawn.bar[-1] * full + drawn.bar[:rest][-1:]).ljust(cells, drawn.shares[0])
 
 
 def dry_rows(points: Sequence[RunConfig], head: Heads, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a point and epoch. ``extra``: columns that are the same in all rows."""
     return [
         {
-            **setting_cells(config, FIRST),
+            **runs.setting_cells(config, runs.FIRST),
             **extra,
             "epoch": epoch,
-            "rho_min": each.low if each else None,
-            "rho_max": each.high if each else None,
-            "rho_mean": each.mean if each else None,
-            **setting_cells(config, FURTHER),
+            "rho_min": rho and rho.low,
+            "rho_max": rho and rho.high,
+            "rho_mean": rho and rho.mean,
+            **runs.setting_cells(config, runs.FURTHER),
             "hidden_width": head(config).width,
         }
         for config in points
-        for epoch, each in enumerate(rho_by_epoch(config, head(config).units(config.unit)) or [None] * config.epochs, 1)
+        for epoch, rho in enumerate(rho_by_epoch(config, head(config).units(config.unit)) or [None] * config.epochs, 1)
     ]
-
-
-Heads = Callable[[RunConfig], Head]  # the last layer of a run
 
 
 def train_chart(config: RunConfig, head: Head, notes: Sequence[str] = (), drawn: Characters | None = None) -> Table:
     """One run: a bar for each stretch of epochs with the same rho."""
     drawn = drawn or characters(getattr(sys.stdout, "encoding", None))
     units = head.units(config.unit)
-    rhos = rho_by_epoch(config, units)
-    starts = [epoch for epoch in range(config.epochs) if epoch == 0 or (rhos and rhos[epoch] != rhos[epoch - 1])]
-    ends = [*starts[1:], config.epochs]
-    shown = [rhos[start] if rhos else None for start in starts]
+    by_epoch = enumerate(rho_by_epoch(config, units) or [None] * config.epochs, 1)
+    stretches = [(rho, [epoch for epoch, _ in same]) for rho, same in groupby(by_epoch, lambda each: each[1])]
+    rhos = [rho for rho, _ in stretches]
     columns = [
-        Column("epoch", [_range(start + 1, end) for start, end in zip(starts, ends, strict=True)]),
-        Column("rho", [_range(each.low, each.high) if each else "–" for each in shown]),
-        Column(f"% of {config.unit}s", [number(100 * each.mean / units, 2) if each else "–" for each in shown]),
-        Column(f"of {units}", [bar(each.mean / units, BAR, drawn) if each else "" for each in shown], left=True),
+        Column("epoch", [_range(epochs[0], epochs[-1]) for _, epochs in stretches]),
+        Column("rho", [_range(rho.low, rho.high) if rho else "–" for rho in rhos]),
+        number_column(f"% of {config.unit}s", [100 * rho.mean / units if rho else None for rho in rhos], 2),
+        Column(f"of {units}", [bar(rho.mean / units, BAR, drawn) if rho else "" for rho in rhos], left=True),
     ]
-    words = _per_batch(config, units)
-    notes = [*([f"rho is {words}; the chart shows its mean."] if words else []), *notes]
-    if not rhos:
+    if words := _per_batch(config, units):
+        notes = [f"rho is {words}; the chart shows its mean.", *notes]
+    if not config.has_rho:
         notes = [f"{config.dropout} has no rho: it drops no set number of neurons.", *notes]
-    return Table(f"Dry run of {name(config)}: {settings_line(config)}, seed {config.seed}", columns, notes)
+    title = f"Dry run of {runs.name(config)}: {runs.settings_line(config)}, seed {config.seed}"
+    return Table(title, columns, notes)
 
 
 def sweep_chart(
@@ -122,35 +101,26 @@ def sweep_chart(
     batch, words."""
     drawn = drawn or characters(getattr(sys.stdout, "encoding", None))
     epochs = points[0].epochs
-    at = (
-        sorted({round(index * (epochs - 1) / (SPARK - 1)) for index in range(SPARK)})
-        if epochs > SPARK
-        else range(epochs)
-    )
-    units = [head(config).units(config.unit) for config in points]
-    series = [rho_by_epoch(config, each) for config, each in zip(points, units, strict=True)]
+    at = sorted({round(index * (epochs - 1) / (SPARK - 1)) for index in range(SPARK)})
+    layers = [(config, head(config).units(config.unit)) for config in points]
+    plans = [(config, units, rho_by_epoch(config, units)) for config, units in layers]
     charts = [
-        _per_batch(config, each) or spark([rhos[epoch].mean / each for epoch in at], drawn) if rhos else ""
-        for config, rhos, each in zip(points, series, units, strict=True)
+        _per_batch(config, units) or spark([rhos[epoch].mean / units for epoch in at], drawn) if rhos else ""
+        for config, units, rhos in plans
     ]
     columns = [
         *point_columns(points),
         *(
-            Column(f"rho @{epoch + 1}", [_short(rhos[epoch].mean) if rhos else "" for rhos in series])
+            Column(f"rho @{epoch + 1}", [_short(rhos[epoch].mean) if rhos else "" for *_, rhos in plans])
             for epoch in sorted({0, epochs - 1})
         ),
         Column("rho by epoch", charts, left=True),
     ]
     scope = "a character an epoch" if epochs <= SPARK else f"{len(at)} of {epochs} epochs, evenly spread"
-    counted = zip(points, units, strict=True)
-    whole = " or ".join(dict.fromkeys(f"{count} {config.unit}s" for config, count in counted if config.has_rho))
+    whole = " or ".join(dict.fromkeys(f"{units} {config.unit}s" for config, units in layers if config.has_rho))
     legend = f"rho @N: its mean in epoch N. rho by epoch, {scope}: {drawn.legend} of the {whole}."
-    rates = [
-        [100 * each.mean / count for each in rhos]
-        for config, rhos, count in zip(points, series, units, strict=True)
-        if is_annealed(config)
-    ]
-    return Table(f"Dry run: {title}", columns, [legend, *schedule_settings(points), *notes, *saturation(rates)])
+    saturated = runs.saturation((config, [100 * rho.mean / units for rho in rhos]) for config, units, rhos in plans)
+    return Table(f"Dry run: {title}", columns, [legend, *runs.schedule_settings(points), *notes, *saturated])
 
 
 def plan_line(points: int, seeds: int, runs: int, done: int, out: object, left: str = "") -> str:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from statistics import median_high, median_low
 from typing import Any
 
 from maldrop_cli.analysis.arms import Arm
-from maldrop_cli.config import CNN, RunConfig, Schedule, Unit
+from maldrop_cli.config import RunConfig
+from maldrop_cli.names import CNN, Schedule, Unit, value_text
 from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, describe_machine
-from maldrop_cli.render.tables import (
-    Column,
-    Table,
-    duration,
-    number,
-    number_column,
-    plural,
-)
+from maldrop_cli.render.tables import Column, Table, duration, number, number_column, plural
 
 FIRST = ("dataset", "model", "dropout", "selector", "schedule", "rho", "omega", "granularity", "p")  # columns of a row
 FURTHER = (
@@ -24,7 +19,22 @@ FURTHER = (
     *("image_size", "shape", "classes", "images", "deterministic"),
 )
 ENVIRONMENT = ("device", "device_name", "threads", "workers", "torch")
-MEASURED = ("turnover", *PROBED, "fidelity")  # of EpochRow, about its masks
+SHOWN = {  # what an EpochRow measures, in the order of files: the heading of its column in tables, and the decimals
+    "train_loss": ("train loss", 4),
+    "val_loss": ("val loss", 4),
+    "val_top1": ("top-1 %", 2),
+    "val_top5": ("top-5 %", 2),
+    "train_seconds": ("train s", 2),
+    "drop_rate": ("dropped %", 2),
+    "rho_mean": ("rho", 0),
+    "turnover": ("turnover %", 1),
+    "probe_loss": ("probe loss", 4),
+    "raised_mask": ("raised by mask", 3),
+    "raised_joint": ("by joint", 3),
+    "raised_ceiling": ("ceiling", 3),
+    "fidelity": ("mask/joint %", 1),
+}
+OF_MASKS = ("turnover", *PROBED, "fidelity")  # those of SHOWN that are about masks
 REPORTED = ("never_passed", "always_passed")  # of RunRecord, about all its masks
 BAR = 30  # characters that stand for all neurons
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
@@ -42,20 +52,8 @@ _OF_SCHEDULES = ("period", "rate", "rho_end", "horizon")
 def setting_cells(config: RunConfig, names: Sequence[str]) -> dict[str, Any]:
     """Columns that say what was trained; None where a setting has no effect."""
     effective = config.flat_settings()
-
-    def plain(value: Any) -> Any:
-        return cell(value) if isinstance(value, str | tuple) else value
-
-    return {name: plain(effective.get(name)) for name in names}
-
-
-def cell(value: object) -> str:
-    """The value of a setting, as text."""
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    values = {name: effective.get(name) for name in names}
+    return {name: value_text(value) if isinstance(value, str | tuple) else value for name, value in values.items()}
 
 
 def name(config: RunConfig, without: str = "", also: Collection[str] = ()) -> str:
@@ -64,13 +62,17 @@ def name(config: RunConfig, without: str = "", also: Collection[str] = ()) -> st
     effective = config.effective_settings()
     words = [str(config.dropout)]
     for field in NAMED:
-        if field not in effective or field == without:
-            continue
         default = config.epochs if field == "horizon" else getattr(RunConfig, field)
-        if field in ALWAYS or field in also or effective[field] != default:
+        told = field in ALWAYS or field in also or effective.get(field) != default
+        if told and field in effective and field != without:
             prefix = "" if field in BY_VALUE else f"{field.replace('_', '-')}="
-            words.append(prefix + cell(effective[field]))
+            words.append(prefix + value_text(effective[field]))
     return " ".join(words)
+
+
+def label(config: RunConfig) -> str:
+    """A run in few words."""
+    return f"{name(config)}, seed {config.seed}"
 
 
 def schedule_settings(configs: Iterable[RunConfig]) -> list[str]:
@@ -78,12 +80,7 @@ def schedule_settings(configs: Iterable[RunConfig]) -> list[str]:
     parts: dict[str, None] = {}
     for config in configs:
         effective = config.effective_settings()
-        own = [
-            f"{key.replace('_', '-')} {effective[key]}"
-            for key in ("period", "rate", "rho_end", "horizon")
-            if key in effective
-        ]
-        if own:
+        if own := [f"{key.replace('_', '-')} {effective[key]}" for key in _OF_SCHEDULES if key in effective]:
             parts[f"{config.schedule}: {', '.join(own)}"] = None
     return [f"{'; '.join(parts)}."] if parts else []
 
@@ -117,78 +114,58 @@ def machine_line(records: Sequence[RunRecord]) -> str:
     return f"Trained on {describe_machine(records[0].environment)}{shared}."
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------
-
-
 def epoch_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One row an epoch; a run that failed before its first still has a row."""
-    rows = []
-    for run in records:
-        whole = _run_row(run, None)
-        rows += [whole | _measured(row) for row in run.epochs or [None]]
-    return rows
+    wholes = zip(records, run_rows(records), strict=True)
+    return [whole | _measured(row) for run, whole in wholes for row in run.epochs or [None]]
 
 
 def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One row a run, at its last epoch."""
-    return [_run_row(run, run.epochs[-1] if run.epochs else None) for run in records]
-
-
-def _run_row(run: RunRecord, row: EpochRow | None) -> dict[str, Any]:
-    return {
-        **setting_cells(run.config, FIRST),
-        "seed": run.config.seed,
-        **_measured(row),
-        "status": str(run.status),
-        "reason": run.reason or None,
-        **{field: getattr(run, field) for field in REPORTED},
-        "pass_histogram": " ".join(map(str, run.pass_histogram)) or None,
-        **setting_cells(run.config, FURTHER),
-        "hidden_width": run.hidden_width,
-        "data_digest": run.data_digest,
-        **{key: run.environment.get(key) for key in ENVIRONMENT},
-        "run_id": run.run_id,
-    }
+    return [
+        {
+            **setting_cells(run.config, FIRST),
+            "seed": run.config.seed,
+            **_measured(run.epochs[-1] if run.epochs else None),
+            "status": str(run.status),
+            "reason": run.reason or None,
+            **{field: getattr(run, field) for field in REPORTED},
+            "pass_histogram": " ".join(map(str, run.pass_histogram)) or None,
+            **setting_cells(run.config, FURTHER),
+            "hidden_width": run.hidden_width,
+            "data_digest": run.data_digest,
+            **{key: run.environment.get(key) for key in ENVIRONMENT},
+            "run_id": run.run_id,
+        }
+        for run in records
+    ]
 
 
 def _measured(row: EpochRow | None) -> dict[str, Any]:
-    fields = ("epoch", "train_loss", "val_loss", "val_top1", "val_top5", "train_seconds", "drop_rate", "rho_mean")
-    return {field: getattr(row, field, None) for field in (*fields, *MEASURED)}
+    return {field: getattr(row, field, None) for field in ("epoch", *SHOWN)}
+
+
+def measured(fields: Iterable[str], rows: Sequence[Any], value: Callable[[Any, str], float | None]) -> list[Column]:
+    """A column for each of the ``fields``, keys of SHOWN; ``value(row, field)`` is what it shows."""
+    return [
+        number_column(heading, [value(row, field) for row in rows], digits, sign=field.startswith("raised_"))
+        for field in fields
+        for heading, digits in [SHOWN[field]]
+    ]
 
 
 def train_table(run: RunRecord) -> Table:
     """One run, one row an epoch."""
     rows = run.epochs
     notes = [f"{duration(run.train_seconds)} of training. {machine_line([run])}", f"Run {run.run_id}."]
-    if is_annealed(run.config) and rows:
-        notes += saturation([scheduled_rates([run])])
+    notes += saturation([(run.config, scheduled_rates([run]))])
     if run.status is not Status.DONE:
         notes.insert(0, f"{str(run.status).capitalize()}: {run.reason or 'no result'}")
     title = f"{name(run.config)}: {settings_line(run.config)}, seed {run.config.seed}"
-    columns = [
-        Column("epoch", [str(row.epoch) for row in rows]),
-        number_column("train loss", [row.train_loss for row in rows], 4),
-        number_column("val loss", [row.val_loss for row in rows], 4),
-        number_column("top-1 %", [row.val_top1 for row in rows], 2),
-        number_column("top-5 %", [row.val_top5 for row in rows], 2),
-        number_column("rho", [row.rho_mean for row in rows], 0),
-        number_column("dropped %", [row.drop_rate for row in rows], 2),
-        number_column("train s", [row.train_seconds for row in rows], 2),
-        *_probe_columns(rows),
-    ]
-    return Table(title, columns, notes)
-
-
-def _probe_columns(rows: Sequence[EpochRow]) -> list[Column]:
-    """The columns of the probe batch, where it was looked at."""
-    if all(row.raised_mask is None for row in rows):
-        return []
-    return [
-        number_column("raised by mask", [row.raised_mask for row in rows], 3, sign=True),
-        number_column("by joint", [row.raised_joint for row in rows], 3, sign=True),
-        number_column("ceiling", [row.raised_ceiling for row in rows], 3, sign=True),
-        number_column("mask/joint %", [row.fidelity for row in rows], 1),
-    ]
+    fields = ["train_loss", "val_loss", "val_top1", "val_top5", "rho_mean", "drop_rate", "train_seconds"]
+    if any(row.raised_mask is not None for row in rows):
+        fields += ["raised_mask", "raised_joint", "raised_ceiling", "fidelity"]
+    return Table(title, [Column("epoch", [str(row.epoch) for row in rows]), *measured(fields, rows, getattr)], notes)
 
 
 def pass_rate_table(run: RunRecord) -> Table | None:
@@ -198,12 +175,12 @@ def pass_rate_table(run: RunRecord) -> Table | None:
         return None
     units = sum(histogram)
     what = "weight" if run.config.unit is Unit.WEIGHT else "neuron"
-    shown = [bin for bin, count in enumerate(histogram) if count]
+    shown = {f"{10 * tenth}..{10 * (tenth + 1)}": count for tenth, count in enumerate(histogram) if count}
     columns = [
-        Column("pass rate %", [f"{10 * bin}..{10 * (bin + 1)}" for bin in shown]),
-        Column(f"{what}s", [str(histogram[bin]) for bin in shown]),
-        Column("% of them", [number(100 * histogram[bin] / units, 2) for bin in shown]),
-        Column("", ["#" * max(round(BAR * histogram[bin] / units), 1) for bin in shown], left=True),
+        Column("pass rate %", list(shown)),
+        Column(f"{what}s", [str(count) for count in shown.values()]),
+        number_column("% of them", [100 * count / units for count in shown.values()], 2),
+        Column("", ["#" * max(round(BAR * count / units), 1) for count in shown.values()], left=True),
     ]
     notes = [f"{plural(never, what)} never passed, {always} always."]
     moved = [row.turnover for row in run.epochs if row.turnover is not None]
@@ -218,45 +195,26 @@ def pass_rate_table(run: RunRecord) -> Table | None:
 
 def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] = ()) -> Table:
     """Stored runs, one row a run or one row an epoch."""
-    pairs: list[tuple[RunRecord, EpochRow | None]] = []
-    for run in records:
-        pairs += [(run, row) for row in run.epochs] if long and run.epochs else [(run, run.at(len(run.epochs) or 1))]
-
-    def measured(heading: str, field: str, digits: int) -> Column:
-        return number_column(heading, [getattr(row, field, None) for _, row in pairs], digits)
-
+    rows = epoch_rows(records) if long else run_rows(records)
+    variants = {run.run_id: name(run.config) for run in records}
     columns = [
-        Column("data", [str(run.config.data.dataset) for run, _ in pairs], left=True),
-        Column("model", [run.config.model for run, _ in pairs], left=True),
-        Column("variant", [name(run.config) for run, _ in pairs], left=True),
-        Column("lr", [f"{run.config.lr:g}" for run, _ in pairs]),
-        Column("seed", [str(run.config.seed) for run, _ in pairs]),
-        Column("epoch", [f"{row.epoch if row else 0}/{run.config.epochs}" for run, row in pairs]),
-        measured("train loss", "train_loss", 4),
-        measured("val loss", "val_loss", 4),
-        measured("top-1 %", "val_top1", 2),
-        measured("train s", "train_seconds", 2),
-        Column("status", [str(run.status) for run, _ in pairs], left=True),
-        Column("run", [run.run_id for run, _ in pairs], left=True),
+        Column("data", [row["dataset"] for row in rows], left=True),
+        Column("model", [row["model"] for row in rows], left=True),
+        Column("variant", [variants[row["run_id"]] for row in rows], left=True),
+        Column("lr", [value_text(row["lr"]) for row in rows]),
+        Column("seed", [str(row["seed"]) for row in rows]),
+        Column("epoch", [f"{row['epoch'] or 0}/{row['epochs']}" for row in rows]),
+        *measured(("train_loss", "val_loss", "val_top1", "train_seconds"), rows, dict.__getitem__),
+        Column("status", [row["status"] for row in rows], left=True),
+        Column("run", [row["run_id"] for row in rows], left=True),
     ]
     return Table(plural(len(records), "stored run"), columns, [*notes, *failures(records)])
 
 
 def failures(records: Sequence[RunRecord]) -> list[str]:
     """A line for each run that did not end well."""
-    return [
-        f"{name(run.config)}, seed {run.config.seed}: {run.status} ({run.reason})"
-        for run in records
-        if run.status in (Status.FAILED, Status.DIVERGED)
-    ]
-
-
-# --- saturation of equations (1) and (2) -----------------------------------------------------------------------------
-
-
-def is_annealed(config: RunConfig) -> bool:
-    """Whether the run's rho follows equation (1) or (2)."""
-    return config.effective_settings().get("schedule") in (Schedule.FORWARD, Schedule.REVERSE)
+    failed = [run for run in records if run.status in (Status.FAILED, Status.DIVERGED)]
+    return [f"{label(run.config)}: {run.status} ({run.reason})" for run in failed]
 
 
 def scheduled_rates(runs: Iterable[RunRecord]) -> list[float]:
@@ -269,20 +227,17 @@ def scheduled_rates(runs: Iterable[RunRecord]) -> list[float]:
     ]
 
 
-def saturation(points: Sequence[Sequence[float]]) -> list[str]:
-    """A line where annealed points, each given by its drop rates in percent, drop everything or nothing in most
-    epochs."""
-    everything = sum(_mostly(rates, 100 * (1 - SATURATED), 100.0) for rates in points)
-    nothing = sum(_mostly(rates, 0.0, 100 * SATURATED) for rates in points)
+def saturation(points: Iterable[tuple[RunConfig, Sequence[float]]]) -> list[str]:
+    """A line where points with the schedule of equation (1) or (2), each with its drop rates in percent, drop
+    everything or nothing in most epochs."""
+    equations = (Schedule.FORWARD, Schedule.REVERSE)
+    annealed = [rates for config, rates in points if config.effective_settings().get("schedule") in equations]
+    everything = sum(median_low(rates) >= 100 * (1 - SATURATED) for rates in annealed if rates)
+    nothing = sum(median_high(rates) <= 100 * SATURATED for rates in annealed if rates)
     if not everything and not nothing:
         return []
     return [
-        f"{everything + nothing} of {len(points)} annealed points drop everything ({everything}) or nothing "
+        f"{everything + nothing} of {len(annealed)} annealed points drop everything ({everything}) or nothing "
         f"({nothing}) in most epochs: equations (1) and (2) saturate. From about rho + i = 10 on, i the epoch from 0, "
         "forward drops all there is and reverse nothing. Try --schedule forward-smooth or reverse-smooth.",
     ]
-
-
-def _mostly(rates: Sequence[float], low: float, high: float) -> bool:
-    """Whether more than half of ``rates`` lie from ``low`` to ``high`` percent."""
-    return 2 * sum(low <= rate <= high for rate in rates) > len(rates)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -13,7 +12,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import LATEX_ESCAPE_RULES, tabulate
@@ -103,25 +101,19 @@ def show(tables: Sequence[Table], form: str, console: Console) -> None:
     if form != "rich":
         console.file.write(to_text(tables, form) + "\n")
         return
-    for number, table in enumerate(tables):
-        if number:
+    for index, table in enumerate(tables):
+        if index:
             console.print()
-        rich_table = _rich(table, console)
-        if _unlimited(rich_table, console).minimum > console.width:  # cropped cells would be wrong ones
+        if (rich_table := _rich(table, console)) is None:
             console.file.write(to_text([table], "plain") + "\n")
-            continue
-        console.print(rich_table)
-        for note in table.notes:
-            console.print(Text(note))
+        else:
+            console.print(rich_table, *map(Text, table.notes), sep="\n")
 
 
-def _unlimited(rich_table: RichTable, console: Console) -> Measurement:
-    """The narrowest and the widest that a table can be, on a terminal of any width."""
-    return console.measure(rich_table, options=console.options.update(max_width=10_000))
-
-
-def _rich(table: Table, console: Console) -> RichTable:
-    """Framed where the terminal is wide enough, else without a frame; either way, cells break between words alone."""
+def _rich(table: Table, console: Console) -> RichTable | None:
+    """Framed where the terminal is wide enough, else without a frame; either way, cells break between words alone. None
+    where the terminal is too narrow for that: cropped cells would be wrong ones."""
+    any_width = console.options.update(max_width=10_000)
     rich_table = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
     for column in table.columns:
         words = " ".join([column.heading, *column.cells]).split()
@@ -130,21 +122,20 @@ def _rich(table: Table, console: Console) -> RichTable:
         )
     for index, row in enumerate(table.rows()):
         rich_table.add_row(*(Text(cell) for cell in row), style=table.marked.get(index))
-    if _unlimited(rich_table, console).maximum > console.width:
+    if console.measure(rich_table, options=any_width).maximum > console.width:
         rich_table.box, rich_table.show_edge, rich_table.pad_edge = box.SIMPLE_HEAD, False, False
         rich_table.padding = (0, 1, 0, 0)
         for narrow, column in zip(rich_table.columns, table.columns, strict=True):
             narrow.width = None if column.left else narrow.min_width  # words get what numbers leave
-    return rich_table
+    return rich_table if console.measure(rich_table, options=any_width).minimum <= console.width else None
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """The rows at full precision. MaldropError when the file can't be written."""
     import pandas as pd  # here, as it takes a third of a second, and most tables are not written
 
-    buffer = io.StringIO()
-    pd.DataFrame([_plain(row) for row in rows], dtype=object).to_csv(buffer, index=False)
-    write_output(path, buffer.getvalue().encode())
+    frame = pd.DataFrame([_plain(row) for row in rows], dtype=object)
+    write_output(path, frame.to_csv(index=False).encode())
 
 
 def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -154,9 +145,7 @@ def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """Values that are not finite become None: JSON has no word for them, and CSV leaves the cell empty."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
-    }
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> str:
@@ -166,17 +155,13 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no -0.00
 
 
-def number_column(heading: str, values: Iterable[float | None], digits: int, *, sign: bool = False) -> Column:
-    """A column of :func:`number`."""
-    return Column(heading, [number(value, digits, sign=sign) for value in values])
+def number_column(heading: str, values: Iterable[float | Interval | None], digits: int, sign: bool = False) -> Column:
+    """A column of numbers; of an interval, the mean and the half-width."""
+    pairs = [(each.mean, each.half) if isinstance(each, Interval) else (each, math.nan) for each in values]
+    return Column(heading, [plus_minus(mean, half, digits, sign=sign) for mean, half in pairs])
 
 
-def interval_column(heading: str, intervals: Iterable[Interval], *, sign: bool = False) -> Column:
-    """A column of means with half-widths, two decimals each."""
-    return Column(heading, [plus_minus(each.mean, each.half, 2, sign=sign) for each in intervals])
-
-
-def plus_minus(mean: float, half: float, digits: int, *, sign: bool = False) -> str:
+def plus_minus(mean: float | None, half: float, digits: int, *, sign: bool = False) -> str:
     """``97.21 ±0.32``; without a half-width, the mean alone."""
     text = number(mean, digits, sign=sign)
     return f"{text} ±{half:.{digits}f}" if math.isfinite(half) else text

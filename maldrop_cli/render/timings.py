@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.analysis.stats import ratio_interval
-from maldrop_cli.config import CNN, RunConfig
+from maldrop_cli.config import RunConfig
+from maldrop_cli.names import CNN
 from maldrop_cli.record import describe_machine, fidelity_percent
-from maldrop_cli.render.tables import Column, Table, number, plus_minus, with_interval
+from maldrop_cli.render.tables import Column, Table, number_column, plus_minus, with_interval
 from maldrop_cli.timing.cases import Setting, Timing
 from maldrop_cli.timing.scaling import Exponent, ScalePoint
 from maldrop_cli.timing.timings import REFERENCES
@@ -23,8 +24,7 @@ PAPER_SECONDS = {
     "heuristic": ("MalDrop, vectorised", 184.0),
     "heuristic-loop": ("MalDrop, per neuron (the paper's estimate)", 28_125.0),
 }
-PAPER_EPOCHS, PAPER_IMAGES = 10, 60_000
-PAPER_SHAPE = (1, 32, 32)
+PAPER_EPOCHS, PAPER_IMAGES, PAPER_SHAPE = 10, 60_000, (1, 32, 32)
 NO_PAPER_TABLE = (
     "The paper's table (section 5.1.1) is of its CNN on MNIST: it is shown without --dataset, --model, --depth."
 )
@@ -32,52 +32,45 @@ SCALE_TITLE = "Scoring, selecting and masking, without the last layer, along {}"
 
 
 def timing_rows(timings: Sequence[Timing], setting: Setting, machine: Row) -> list[dict[str, Any]]:
-    """One row a case; ratios are medians of the ratios within each round, with a 95 % bootstrap interval.
-
-    ``machine``: as :func:`maldrop_cli.record.environment` gives it.
-    """
+    """One row a case; ratios are medians of the ratios within each round, with a 95 % bootstrap interval. ``machine``:
+    as :func:`maldrop_cli.machine.environment` gives it."""
     references = {timing.samples.name: timing.samples.seconds for timing in timings}
-    rows = []
-    for timing in timings:
-        samples, fidelity, config = timing.samples, timing.fidelity, timing.config
-        ratios: dict[str, float] = {}
-        for name in REFERENCES:
-            interval = ratio_interval(samples.seconds, references[name])
-            ratios |= {f"ratio_vs_{name}{end}": value for end, value in zip(ENDS, interval, strict=True)}
-        settings = config.effective_settings()
-        rows.append(
-            {
-                "subject": samples.name,
-                "median_ms": samples.median_ms,
-                "iqr_ms": samples.iqr_ms,
-                "device_ms": samples.median_device_ms,
-                "n_samples": len(samples.seconds),
-                **ratios,
-                "peak_mb": timing.peak_mib,
-                "raised_mask": fidelity and fidelity.mask,
-                "fidelity": fidelity and fidelity_percent(fidelity.mask, fidelity.joint),
-                "mask_of_joint": fidelity and fidelity.overlap,
-                "mask_agreement": timing.agreement,
-                "neurons_timed": timing.neurons,
-                "rho": settings.get("rho"),
-                "granularity": settings.get("granularity"),
-                "dataset": config.data.dataset,
-                "model": config.model,
-                "batch_size": config.batch_size,
-                "what": "layer" if setting.layer else "step",
-                "amp": "bf16" if setting.bf16 else "off",
-                "compiled": setting.compiled,
-                **{key: machine[key] for key in WHERE},
-            }
-        )
-    return rows
+    return [
+        {
+            "subject": timing.samples.name,
+            "median_ms": timing.samples.median_ms,
+            "iqr_ms": timing.samples.iqr_ms,
+            "device_ms": timing.samples.median_device_ms,
+            "n_samples": len(timing.samples.seconds),
+            **{
+                f"ratio_vs_{name}{end}": value
+                for name in REFERENCES
+                for end, value in zip(ENDS, ratio_interval(timing.samples.seconds, references[name]), strict=True)
+            },
+            "peak_mb": timing.peak_mib,
+            "raised_mask": timing.fidelity and timing.fidelity.mask,
+            "fidelity": timing.fidelity and fidelity_percent(timing.fidelity.mask, timing.fidelity.joint),
+            "mask_of_joint": timing.fidelity and timing.fidelity.overlap,
+            "mask_agreement": timing.agreement,
+            "neurons_timed": timing.neurons,
+            **{key: timing.config.effective_settings().get(key) for key in ("rho", "granularity")},
+            "dataset": timing.config.data.dataset,
+            "model": timing.config.model,
+            "batch_size": timing.config.batch_size,
+            "what": "layer" if setting.layer else "step",
+            "amp": "bf16" if setting.bf16 else "off",
+            "compiled": setting.compiled,
+            **{key: machine[key] for key in WHERE},
+        }
+        for timing in timings
+    ]
 
 
 def tables(
     rows: Sequence[Row], config: RunConfig, setting: Setting, machine: Row, *, naive: bool, notes: Sequence[str] = ()
 ) -> list[Table]:
-    """Median, spread, ratios, memory and what the masks do; with ``naive``, the paper's table after it. ``config``:
-    whose rho the title tells. ``notes``: further lines under the table."""
+    """Median, spread, ratios, memory and what the masks do; with ``naive``, the paper's table after it. ``config``: its
+    settings are in the title."""
 
     def ratio(row: Row, name: str) -> str:
         return "1" if row["subject"] == name else with_interval(*(row[f"ratio_vs_{name}{end}"] for end in ENDS))
@@ -124,23 +117,22 @@ def _device_notes(rows: Sequence[Row]) -> list[str]:
 
 def _numbers(rows: Sequence[Row], heading: str, key: str, digits: int, *, sign: bool = False) -> list[Column]:
     """A column, or none where no row has a value."""
-    if all(row[key] is None for row in rows):
-        return []
-    return [Column(heading, [number(row[key], digits, sign=sign) for row in rows])]
+    values = [row[key] for row in rows]
+    return [] if set(values) == {None} else [number_column(heading, values, digits, sign=sign)]
 
 
 def _paper_table(rows: Sequence[Row], batch_size: int) -> Table:
     """Section 5.1.1 beside ours: seconds for ten epochs of 60,000 images, from the median step."""
     steps = PAPER_EPOCHS * math.ceil(PAPER_IMAGES / batch_size)
-    ours = {row["subject"]: row["median_ms"] / 1000 * steps for row in rows}
-    forms = [(name, form, seconds) for name, (form, seconds) in PAPER_SECONDS.items() if name in ours]
-    without = PAPER_SECONDS["none"][1]
+    seconds = {row["subject"]: row["median_ms"] / 1000 * steps for row in rows}
+    names = [name for name in PAPER_SECONDS if name in seconds]  # none is the first
+    paper, ours = [PAPER_SECONDS[name][1] for name in names], [seconds[name] for name in names]
     columns = [
-        Column("form", [f"{form}: {name}" for name, form, _ in forms], left=True),
-        Column("paper s", [f"{seconds:,.0f}" for _, _, seconds in forms]),
-        Column("ours s", [f"{ours[name]:,.0f}" for name, _, _ in forms]),
-        Column("paper × none", [number(seconds / without, 2) for _, _, seconds in forms]),
-        Column("ours × none", [number(ours[name] / ours["none"], 2) for name, _, _ in forms]),
+        Column("form", [f"{PAPER_SECONDS[name][0]}: {name}" for name in names], left=True),
+        Column("paper s", [f"{each:,.0f}" for each in paper]),
+        Column("ours s", [f"{each:,.0f}" for each in ours]),
+        number_column("paper × none", [each / paper[0] for each in paper], 2),
+        number_column("ours × none", [each / ours[0] for each in ours], 2),
     ]
     notes = [
         f"Ours: the median step times {steps:,} steps (batch {batch_size}), without evaluation and data loading. "
@@ -151,10 +143,10 @@ def _paper_table(rows: Sequence[Row], batch_size: int) -> Table:
 
 def phase_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
     """Where the time of a step goes, in milliseconds, one row a case; ``phases`` in seconds."""
-    milliseconds = [{**each, "sum": sum(each.values())} for each in phases.values()]
+    seconds = [{**each, "sum": sum(each.values())} for each in phases.values()]
     columns = [
         Column("subject", list(phases), left=True),
-        *(Column(f"{part} ms", [number(1000 * each[part], 2) for each in milliseconds]) for part in milliseconds[0]),
+        *(number_column(f"{part} ms", [1000 * each[part] for each in seconds], 2) for part in seconds[0]),
     ]
     notes = [
         "forward: to the hidden layer. score: alone. select: the selector beyond that. mask: the last layer and the "
@@ -188,8 +180,7 @@ def scale_rows(
 
 
 def scale_table(rows: Sequence[Row], fixed: str, notes: Sequence[str] = ()) -> Table:
-    """The rows of :func:`scale_rows`, with the exponents in the notes. ``fixed``: what stays the same along the axis.
-    ``notes``: further lines under the table."""
+    """The rows of :func:`scale_rows`, with the exponents in the notes. ``fixed``: what stays the same, in words."""
     axis = rows[0]["axis"]
     columns = [
         Column("selector", [row["subject"] for row in rows], left=True),
@@ -197,8 +188,6 @@ def scale_table(rows: Sequence[Row], fixed: str, notes: Sequence[str] = ()) -> T
         Column("median ms [95 %]", [with_interval(*(row[f"median_ms{end}"] for end in ENDS)) for row in rows]),
         *_numbers(rows, "device ms", "device_ms", 3),
     ]
-    exponents = {row["subject"]: plus_minus(row["exponent"], row["exponent_ci95"], 2) for row in rows}
-    growth = [
-        f"{name}: time grows as {axis} to the power {power} (least squares)." for name, power in exponents.items()
-    ]
+    powers = {row["subject"]: plus_minus(row["exponent"], row["exponent_ci95"], 2) for row in rows}
+    growth = [f"{name}: time grows as {axis} to the power {power} (least squares)." for name, power in powers.items()]
     return Table(f"{SCALE_TITLE.format(axis)}: {fixed}", columns, [*growth, *_device_notes(rows), *notes])

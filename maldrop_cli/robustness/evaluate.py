@@ -7,10 +7,10 @@ import hashlib
 import torch
 from torch import Tensor
 
-from maldrop_cli.config import Perturbation
 from maldrop_cli.data.load import Split
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models import Classifier, Normalise
+from maldrop_cli.names import Perturbation
 from maldrop_cli.robustness.perturbations import PERTURBATIONS
 from maldrop_cli.robustness.plan import RobustnessPlan, key
 from maldrop_cli.train import best_hits

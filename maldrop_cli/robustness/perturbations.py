@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from maldrop_cli.config import Perturbation
 from maldrop_cli.dropout import keep_mask
 from maldrop_cli.dropout.scores import LastLayer
+from maldrop_cli.names import Perturbation
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maldrop_cli.config import Perturbation, UsageError
+from maldrop_cli.names import Perturbation, UsageError
 from maldrop_cli.record import RunRecord, Status
 
 MAX_SEVERITY = {Perturbation.BLUR: 0.3}  # a share; the others': 1

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from maldrop_cli.config import SCHEMA, SETTINGS, MaldropError, RunConfig, UsageError, one_line
+from maldrop_cli.config import SCHEMA, SETTINGS, RunConfig
 from maldrop_cli.files import atomic_write
+from maldrop_cli.names import MaldropError, UsageError, one_line, value_text
 from maldrop_cli.record import RunRecord
 from maldrop_cli.train import Training
 
@@ -85,7 +86,7 @@ def check_settings(path: Path, checkpoint: Checkpoint, config: RunConfig) -> Non
     for name in dict.fromkeys([*here, *there]):
         if name != "epochs" and there.get(name) != here.get(name):
             flag = (SETTINGS[name].flag or name).replace("_", "-")
-            was, wanted = _shown(there.get(name)), _shown(here.get(name))
+            was, wanted = value_text(there.get(name), "(none)"), value_text(here.get(name), "(none)")
             a_word = was[0].isalnum() and not isinstance(there[name], bool)
             remedy = f"; --{flag} {was} goes on from it" if a_word else ""
             raise UsageError(
@@ -113,9 +114,3 @@ def check_data(checkpoint: Checkpoint, digest: str, device: str) -> None:
             f"this checkpoint was made on {checkpoint.device}, {device} has other random numbers; "
             f"--device {checkpoint.device} goes on from it",
         )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return "x".join(map(str, value))
-    return "(none)" if value is None else str(value)

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from maldrop_cli.config import DataConfig, MaldropError, RunConfig, one_line
+from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import ImageData, load
 from maldrop_cli.machine import use_machine
+from maldrop_cli.names import MaldropError, one_line
 from maldrop_cli.record import EpochRow, RunRecord, Status, rows_from_json
 from maldrop_cli.robustness.evaluate import top1_under
 from maldrop_cli.robustness.plan import RobustnessPlan

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from maldrop_cli.config import SCHEMA, MaldropError
+from maldrop_cli.config import SCHEMA
 from maldrop_cli.files import atomic_write
+from maldrop_cli.names import MaldropError
 from maldrop_cli.record import EpochRow, RunRecord, from_json, rows_from_json, to_json
 
 if TYPE_CHECKING:

@@ -14,15 +14,14 @@ from enum import StrEnum
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.compare import Baseline, of_dropout
-from maldrop_cli.analysis.settings import ARM_SETTINGS
-from maldrop_cli.config import DataConfig, Dropout, RunConfig, Unit, UsageError, nearest, parse_name
+from maldrop_cli.analysis.settings import ARM_SETTINGS, DEFAULTS
+from maldrop_cli.names import Dropout, Unit, UsageError, nearest, parse_name, value_text
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.sweep.grammar import Quantity, parse_spans
 
 WITHOUT = "-"  # the value of a setting that has no effect
 OF_RUNS = ("seed", "status", "data_digest")  # which runs can be chosen by beside the settings of their arm
-_DEFAULTS = {**vars(DataConfig()), **vars(RunConfig()), "status": Status.DONE}
-NAMES = {name: type(value) for name, value in _DEFAULTS.items() if isinstance(value, StrEnum)}
+NAMES = {name: type(value) for name, value in DEFAULTS.items() if isinstance(value, StrEnum)} | {"status": Status}
 WORDS = ("model", "shape", "deterministic", "data_digest")
 COUNTS = ("rho", "rho_end")  # which may be given as a percentage of the layer's width
 
@@ -109,7 +108,7 @@ def _test(name: str, items: Sequence[str], flag: str) -> Test:
         if "" in words or (name == "deterministic" and not words <= {"true", "false"}):
             allowed = "true, false" if name == "deterministic" else "a word"
             raise UsageError(flag, f"{','.join(items)!r} is not what this setting can be ({allowed})")
-        return lambda run, value: shown(value) in words
+        return lambda run, value: value_text(value, WITHOUT).lower() in words
     if name == "omega":
         words = {item for item in items if re.fullmatch("[a-z]+", item)}
         if unknown := words - {"paper", "classes"}:
@@ -118,13 +117,6 @@ def _test(name: str, items: Sequence[str], flag: str) -> Test:
         numbers = _numbers(name, items, flag) if items else _nothing
         return lambda run, value: value in words or (not isinstance(value, str) and numbers(run, value))
     return _numbers(name, items, flag)
-
-
-def shown(value: object) -> str:
-    """A value as it is typed: ``1x8x8``, ``true``, ``-`` for none."""
-    if value is None:
-        return WITHOUT
-    return ("x".join(map(str, value)) if isinstance(value, tuple) else str(value)).lower()
 
 
 def _numbers(name: str, items: Sequence[str], flag: str) -> Test:

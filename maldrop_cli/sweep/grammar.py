@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maldrop_cli.config import MAX_COUNT, Omega, Unit, UsageError, parse_omega
+from maldrop_cli.names import MAX_COUNT, Omega, Unit, UsageError, parse_omega
 
 DEFAULT_POINTS = 9
 MAX_POINTS = 10_000

@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from maldrop_cli.config import DataConfig, Dropout, Preset, RunConfig, apply_preset
+from maldrop_cli.config import DataConfig, RunConfig, apply_preset
 from maldrop_cli.models.variants import Head, check_variant, rho_by_epoch
+from maldrop_cli.names import Dropout, Preset
 from maldrop_cli.record import RunRecord
 from maldrop_cli.sweep.grammar import Quantity
 

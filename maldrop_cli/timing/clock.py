@@ -5,7 +5,7 @@ import math
 import random
 import time
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -24,15 +24,9 @@ SETTLED = 0.1  # warm-up ends when a step is no longer faster than the one befor
 MIN_ROUNDS, MAX_ROUNDS = 10, 2000
 CHECK_EVERY = 5  # rounds
 
+Step = Callable[[], object]  # does once what is timed
 Clock = Callable[[], float]
 Tick = Callable[[str, int, int], None]  # what, done, in all
-
-
-class Case(NamedTuple):
-    """Something to time: ``step`` does it once."""
-
-    name: str
-    step: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def cuda_timer(device: torch.device) -> DeviceTimer:
 
 
 def measure(
-    cases: Sequence[Case],
+    cases: Mapping[str, Step],
     device: torch.device,
     references: Sequence[str],
     *,
@@ -97,7 +91,7 @@ def measure(
         timer = cuda_timer(device)
     rng, began = random.Random(0), clock()
 
-    def sample(case: Case, steps: int) -> float:
+    def sample(step: Step, steps: int) -> float:
         def begin() -> None:
             synchronize(device)
             if timer:
@@ -105,7 +99,7 @@ def measure(
 
         def run() -> None:
             for _ in range(steps):
-                case.step()
+                step()
             if timer:
                 timer.stop()
             synchronize(device)
@@ -113,12 +107,12 @@ def measure(
         return timeit.timeit(run, begin, clock, number=1) / steps  # without the garbage collector
 
     measured = []
-    for case in cases:
-        steps = round(SAMPLE_SECONDS / max(_warm_up(partial(sample, case, 1)), 1e-9))
-        measured.append(Samples(case.name, [], max(1, min(MAX_STEPS, steps)), [] if timer else None))
+    for name, step in cases.items():
+        steps = round(SAMPLE_SECONDS / max(_warm_up(partial(sample, step, 1)), 1e-9))
+        measured.append(Samples(name, [], max(1, min(MAX_STEPS, steps)), [] if timer else None))
     for done in itertools.count(1):
-        for case, own in rng.sample(list(zip(cases, measured, strict=True)), len(cases)):
-            own.seconds.append(sample(case, own.steps))
+        for own in rng.sample(measured, len(measured)):
+            own.seconds.append(sample(cases[own.name], own.steps))
             if timer and own.device_ms is not None:
                 own.device_ms.append(timer.milliseconds() / own.steps)
         if rounds is not None:
@@ -157,7 +151,7 @@ def _warm_up(step: Callable[[], float]) -> float:
     return now
 
 
-def peak_mib(step: Callable[[], None], device: torch.device) -> float:
+def peak_mib(step: Step, device: torch.device) -> float:
     """The most memory, in MiB, that one step holds beyond what was held before it; nan where torch doesn't tell."""
     if device.type == "cuda":
         synchronize(device)

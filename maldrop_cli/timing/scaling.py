@@ -1,23 +1,25 @@
 """How the cost of choosing neurons grows: with classes, width, batch or rho."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from scipy import stats
 
 from maldrop_cli.analysis.stats import median_interval
-from maldrop_cli.config import RunConfig, Selector, UsageError
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models.variants import Head, build_regulariser
-from maldrop_cli.timing.clock import Case, Tick, measure
+from maldrop_cli.names import Axis, Selector, UsageError
+from maldrop_cli.timing.clock import Step, Tick, measure
 
-AXES: dict[str, tuple[int, ...]] = {  # name: the values that are timed
-    "classes": (10, 32, 100, 316, 1000),
-    "width": (1024, 2048, 4096, 8192, 16384),
-    "batch": (32, 64, 128, 256, 512),
-    "rho": (16, 64, 256, 1024),
+AXES: dict[Axis, tuple[int, ...]] = {  # the values that are timed
+    Axis.CLASSES: (10, 32, 100, 316, 1000),
+    Axis.WIDTH: (1024, 2048, 4096, 8192, 16384),
+    Axis.BATCH: (32, 64, 128, 256, 512),
+    Axis.RHO: (16, 64, 256, 1024),
 }
 
 
@@ -46,7 +48,7 @@ class Exponent:
 def scale(
     base: RunConfig,
     selectors: Sequence[Selector],
-    axis: str,
+    axis: Axis,
     sizes: Mapping[str, int],
     device: torch.device,
     *,
@@ -60,20 +62,20 @@ def scale(
     """
     points = []
     for selector in selectors:
-        cases = []
+        cases = {}
         for value in AXES[axis]:
             here = {**sizes, axis: value}
             if here["rho"] > here["width"]:
                 raise UsageError("scale", f"rho is {here['rho']}, and a layer of {here['width']} neurons is on the way")
-            cases.append(Case(str(value), _masking(replace(base, selector=selector, rho=here["rho"]), here, device)))
+            cases[str(value)] = _masking(replace(base, selector=selector, rho=here["rho"]), here, device)
         points += [
             ScalePoint(str(selector), int(each.name), *median_interval(each.seconds), each.median_device_ms)
-            for each in measure(cases, device, [cases[0].name], budget=budget / len(selectors), tick=tick)
+            for each in measure(cases, device, list(cases)[:1], budget=budget / len(selectors), tick=tick)
         ]
     return points
 
 
-def _masking(config: RunConfig, sizes: Mapping[str, int], device: torch.device) -> Callable[[], None]:
+def _masking(config: RunConfig, sizes: Mapping[str, int], device: torch.device) -> Step:
     batch, width, classes = sizes["batch"], sizes["width"], sizes["classes"]
     generator = torch.Generator().manual_seed(0)
     hidden_ND = torch.randn(batch, width, generator=generator).relu()
@@ -81,12 +83,7 @@ def _masking(config: RunConfig, sizes: Mapping[str, int], device: torch.device) 
     labels_N = torch.randint(0, classes, (batch,), generator=generator)
     layer = LastLayer(hidden_ND.to(device), weight_CD.to(device), None, labels_N.to(device))
     regulariser = build_regulariser(config, Head(width, classes), None).to(device).train()
-
-    @torch.no_grad()
-    def step() -> None:
-        regulariser(layer)
-
-    return step
+    return torch.no_grad()(partial(regulariser, layer))
 
 
 def exponents(points: Sequence[ScalePoint]) -> list[Exponent]:
