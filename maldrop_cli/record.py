@@ -17,6 +17,8 @@ class Status(StrEnum):
     UNFINISHED = "unfinished"  # started, and no result: killed, or under way
 
 
+TUNE = "tune_"  # before a measurement: of the tuning images
+ROBUSTNESS = "robustness"  # top1_robustness: the mean over all perturbations and severities
 PROBED = ("probe_loss", "raised_mask", "raised_joint", "raised_ceiling")  # of EpochRow, with --fidelity
 
 
@@ -32,8 +34,8 @@ class EpochRow:
     ``raised_*`` are measured on the probe batch with ``--fidelity``: the loss without dropping, and by how much the
     run's own mask, the jointly worst set, and at most any set raises it. None where it was not measured.
 
-    ``robustness``: validation top-1 in percent under perturbations, by the keys of a RobustnessPlan. ``tune``: the same
-    of the tuning images, with ``val_top1``, ``val_top5`` and ``val_loss`` among the keys.
+    ``measured``: validation top-1 in percent under perturbations, by the keys of a RobustnessPlan; and, with ``tune_``
+    before their names, the same of the tuning images, with ``val_top1``, ``val_top5`` and ``val_loss``.
     """
 
     epoch: int
@@ -49,21 +51,16 @@ class EpochRow:
     raised_mask: float | None = None
     raised_joint: float | None = None
     raised_ceiling: float | None = None
-    robustness: dict[str, float] = field(default_factory=dict)
-    tune: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
 
     def value(self, metric: str) -> float | None:
-        """A measurement by name: a field, ``top1_occlude_0.5``, ``top1_occlude``, the mean over its severities, or
-        ``top1_robustness``, that over all. With ``tune:`` before it, of the tuning images."""
-        of_tuning = metric.startswith("tune:")
-        metric = metric.removeprefix("tune:")
-        measured = self.tune if of_tuning else self.robustness
-        if not metric.startswith("top1_"):
-            found: float | None = self.tune.get(metric) if of_tuning else getattr(self, metric)
+        """A measurement by name: a field, or a key of ``measured``, or the mean over severities: ``top1_occlude``, over
+        all perturbations ``top1_robustness``. None where it was not measured."""
+        if not metric.startswith(("top1_", TUNE)):
+            found: float | None = getattr(self, metric)
             return found
-        wanted = metric.removeprefix("top1_")
-        hidden = {key: value for key, value in measured.items() if not key.startswith("val_")}
-        values = [each for key, each in hidden.items() if wanted in (key, key.rpartition("_")[0], "robustness")]
+        every = metric.removesuffix(ROBUSTNESS) if metric.endswith(ROBUSTNESS) else metric + "_"
+        values = [each for key, each in self.measured.items() if key == metric or key.startswith(every)]
         return sum(values) / len(values) if values else None
 
     @property
@@ -155,7 +152,7 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
 
     def read(row: dict[str, Any], each: Field[Any]) -> Any:
         value: Any = row[each.name] if each.default is each.default_factory is MISSING else row.get(each.name)
-        if each.name in ("robustness", "tune"):
+        if each.name == "measured":
             return {str(key): float(top1) for key, top1 in (value or {}).items()}
         if value is None and "None" in str(each.type):
             return None

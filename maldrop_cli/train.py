@@ -61,12 +61,12 @@ def train_run(
     clock: Callable[[], float] = time.perf_counter,
     *,
     state: dict[str, Any] | None = None,
-    measure: Callable[[Training], dict[str, Any]] = lambda training: {},
+    measure: Callable[[Training], dict[str, float]] = lambda training: {},
     after_epoch: Callable[[Training], bool] = lambda training: False,
 ) -> RunRecord:
     """Train the run that ``record`` describes, on ``data`` (already on ``device``), and return the finished record.
 
-    After each epoch ``measure`` gives further fields of its row, ``on_epoch`` is called, and ``after_epoch``; when that
+    After each epoch ``measure`` gives the ``measured`` of its row, ``on_epoch`` is called, and ``after_epoch``; when that
     returns True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
     on from: on a CPU with as many threads the numbers are those of a run that never stopped, bit for bit. Initial
     weights and the order of the batches depend on the seed alone, so that the runs of one seed are paired.
@@ -79,7 +79,7 @@ def train_run(
             training.restore(state)
         while training.done < record.config.epochs:
             row = training.epoch()
-            row = replace(row, **measure(training))
+            row = replace(row, measured=measure(training))
             training.rows[-1] = row
             on_epoch(row)
             record = replace(record, epochs=tuple(training.rows))

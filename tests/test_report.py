@@ -252,7 +252,12 @@ def test_each_learning_rate_has_its_own_baseline_and_reference() -> None:
         for run in [*over_seeds(base, dropout=NONE, lr=lr), *over_seeds(base + 3, lr=lr)]
     ]
     compared = compare_arms(group(runs), of_dropout(NONE), 0.5)
-    assert [None if each is None else each.interval.mean for each in compared.differences[TOP1]] == [None, 3.0, None, 3.0]
+    assert [None if each is None else each.interval.mean for each in compared.differences[TOP1]] == [
+        None,
+        3.0,
+        None,
+        3.0,
+    ]
     assert [arm and arm.config.lr for arm in compared.references] == [0.1, 0.1, 0.2, 0.2]
     assert compared.baseline(TOP1) is None
     tables = report_tables(compared, ["lr"])

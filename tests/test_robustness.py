@@ -168,7 +168,7 @@ def test_measuring_changes_no_number_and_no_id(tiny: ImageData, tmp_path: Path) 
     for name in ("train_loss", "val_loss", "val_top1", "drop_rate"):
         assert [getattr(row, name) for row in measured.epochs] == [getattr(row, name) for row in plain.epochs]
     assert measured.run_id == BASE.run_id("d")
-    assert [list(row.robustness) for row in measured.epochs] == [plan.keys] * 2
+    assert [list(row.measured) for row in measured.epochs] == [plan.keys] * 2
 
 
 def test_more_is_measured_from_kept_weights_else_by_training_again(tiny: ImageData, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_more_is_measured_from_kept_weights_else_by_training_again(tiny: ImageDa
         first = run_job(runner(tiny, out, robustness=less, keep_weights=keep), BASE).record
         events: list[Event] = []
         end = run_job(runner(tiny, out, robustness=more), BASE, events.append)
-        assert end.record.epochs[-1].robustness == whole.epochs[-1].robustness
+        assert end.record.epochs[-1].measured == whole.epochs[-1].measured
         assert any(isinstance(event, Started) for event in events) is not keep
         [said] = [event.message for event in events if isinstance(event, Warned)]
         assert ("from its weights" in said) is keep
@@ -200,19 +200,20 @@ def test_a_longer_run_has_the_measurements_of_one_that_was_meant_to_be_long(tiny
     resumed = CheckpointPolicy(start=checkpoint.read(save))
     record = run_job(runner(tiny, tmp_path / "b", robustness=plan, checkpoints=resumed), longer).record
     whole = run_job(runner(tiny, tmp_path / "c", robustness=plan), longer).record
-    assert [row.robustness for row in record.epochs] == [row.robustness for row in whole.epochs]
-    assert [bool(row.robustness) for row in record.epochs] == [False, False, True]
+    assert [row.measured for row in record.epochs] == [row.measured for row in whole.epochs]
+    assert [bool(row.measured) for row in record.epochs] == [False, False, True]
 
 
 def test_a_metric_by_name() -> None:
-    row = replace(
-        train_row(), robustness={"occlude_0.25": 80.0, "occlude_0.5": 60.0, "occlude-centre_0.5": 10.0},
-        tune={"val_top1": 70.0, "val_loss": 0.5, "occlude_0.5": 20.0},
-    )  # fmt: skip
+    measured = {
+        "top1_occlude_0.25": 80.0, "top1_occlude_0.5": 60.0, "top1_occlude-centre_0.5": 10.0,
+        "tune_val_top1": 70.0, "tune_val_loss": 0.5, "tune_top1_occlude_0.5": 20.0,
+    }  # fmt: skip
     expected = {
         "val_loss": 1.0, "top1_occlude_0.5": 60.0, "top1_occlude": 70.0, "top1_robustness": 50.0, "top1_blur": None,
-        "tune:val_loss": 0.5, "tune:top1_occlude": 20.0, "tune:top1_robustness": 20.0, "tune:val_top5": None,
+        "tune_val_loss": 0.5, "tune_top1_occlude": 20.0, "tune_top1_robustness": 20.0, "tune_val_top5": None,
     }  # fmt: skip
+    row = replace(train_row(), measured=measured)
     assert {name: row.value(name) for name in expected} == expected
 
 
@@ -256,7 +257,9 @@ def test_a_run_on_parts_measures_the_tuning_images(tiny: ImageData, tmp_path: Pa
     config = replace(BASE, train_images=60, tune_split=0.25)
     assert len({config.run_id("d"), replace(config, train_images=0).run_id("d"), BASE.run_id("d")}) == 3
     row = run_job(runner(tiny, tmp_path, robustness=read_robustness("neurons=0.5")), config).record.epochs[-1]
-    assert set(row.tune) == {"val_loss", "val_top1", "val_top5", "neurons_0.5"}
+    assert set(row.measured) == {
+        "top1_neurons_0.5", "tune_val_loss", "tune_val_top1", "tune_val_top5", "tune_top1_neurons_0.5",
+    }  # fmt: skip
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -264,7 +267,7 @@ def test_a_run_on_parts_measures_the_tuning_images(tiny: ImageData, tmp_path: Pa
 
 def test_the_grammar_of_robustness() -> None:
     plan = read_robustness("occlude=0.25,0.5 neurons=0.5..0.9/3 every=2 occlude=0.5")
-    assert plan.keys == ["occlude_0.25", "occlude_0.5", "neurons_0.5", "neurons_0.7", "neurons_0.9"]
+    assert plan.keys == ["top1_occlude_0.25", "top1_occlude_0.5", *(f"top1_neurons_0.{tenth}" for tenth in (5, 7, 9))]
     assert [plan.due(epoch, 5) for epoch in range(1, 6)] == [False, True, False, True, True]
     assert read_robustness("off") == RobustnessPlan()
     assert read_robustness("standard").keys == read_robustness(STANDARD).keys

@@ -1,6 +1,7 @@
 """Statistics against examples worked by hand and against scipy's own paired test."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,15 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from maldrop_cli.analysis import stats
 from maldrop_cli.analysis.stats import (
     MIN_SEEDS,
+    Difference,
     Outcome,
     holm,
     ratio_interval,
     seeds_to_decide,
     t_interval,
-    verdicts,
 )
+
+
+def verdicts(differences: Sequence[Sequence[float]], margin: float) -> list[Difference]:
+    """With one margin for all."""
+    return stats.verdicts(differences, [margin] * len(differences))
 
 
 def test_t_interval_by_hand() -> None:

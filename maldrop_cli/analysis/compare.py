@@ -10,9 +10,9 @@ from maldrop_cli.analysis.arms import Arm, paired_differences
 from maldrop_cli.analysis.settings import varying
 from maldrop_cli.analysis.stats import Difference, verdicts
 from maldrop_cli.names import Dropout, UsageError
+from maldrop_cli.record import TUNE
 
 TOP1 = "val_top1"
-TUNE = "tune:"  # before a metric: of the tuning images
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,11 @@ def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
 
 def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = None) -> Table:
     """Each arm that has a baseline against it, seed by seed. ``id_columns``: as of :func:`arm_table`."""
-    tested = {row: difference for row, difference in enumerate(comparison.differences[comparison.metrics[0]]) if difference is not None}
+    tested = {
+        row: difference
+        for row, difference in enumerate(comparison.differences[comparison.metrics[0]])
+        if difference is not None
+    }
     differences = tested.values()
     columns = [
         *(each.only(tested) for each in id_columns or _named(comparison.arms)),

@@ -22,7 +22,7 @@ class RobustnessPlan:
 
     @property
     def keys(self) -> list[str]:
-        """One for each measurement, as in EpochRow.robustness."""
+        """One for each measurement, as in EpochRow.measured."""
         return [key(*each) for each in self.severities]
 
     def due(self, epoch: int, epochs: int) -> bool:
@@ -31,7 +31,7 @@ class RobustnessPlan:
 
     def covered_by(self, run: RunRecord) -> bool:
         """Whether a finished run has all these measurements; one that diverged has nothing to measure."""
-        return run.status is not Status.DONE or set(self.keys) <= run.epochs[-1].robustness.keys()
+        return run.status is not Status.DONE or set(self.keys) <= run.epochs[-1].measured.keys()
 
     def check_width(self, width: int) -> None:
         """UsageError for more neurons than the layer has."""
@@ -41,8 +41,8 @@ class RobustnessPlan:
 
 
 def key(perturbation: Perturbation, severity: float) -> str:
-    """``occlude_0.5``."""
-    return f"{perturbation}_{severity:g}"
+    """``top1_occlude_0.5``, the name of the measurement."""
+    return f"top1_{perturbation}_{severity:g}"
 
 
 def check_severity(perturbation: Perturbation, severity: float) -> float:

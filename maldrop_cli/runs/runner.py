@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,7 +12,7 @@ from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import ImageData, load
 from maldrop_cli.machine import use_machine
 from maldrop_cli.names import MaldropError, one_line
-from maldrop_cli.record import EpochRow, RunRecord, Status, rows_from_json
+from maldrop_cli.record import TUNE, EpochRow, RunRecord, Status, rows_from_json
 from maldrop_cli.robustness.evaluate import top1_under
 from maldrop_cli.robustness.plan import RobustnessPlan
 from maldrop_cli.runs import checkpoint
@@ -132,7 +131,7 @@ class Runner:
                     store.write_checkpoint(store.checkpoint(record.run_id), last)
             return stopping
 
-        def measure(training: Training) -> dict[str, Any]:
+        def measure(training: Training) -> dict[str, float]:
             due = self.spec.robustness.due(training.done, record.config.epochs)
             return self._measured(training) if due or training.done == record.config.epochs else {}
 
@@ -157,20 +156,19 @@ class Runner:
     def _measured_rows(self, start: Checkpoint, config: RunConfig) -> tuple[EpochRow, ...]:
         """Those of a checkpoint; of a shorter run, the last one was measured where this one is not."""
         rows, plan = rows_from_json(start.training["rows"]), self.spec.robustness
-        return tuple(
-            row if plan.due(row.epoch, config.epochs) else replace(row, robustness={}, tune={}) for row in rows
-        )
+        return tuple(row if plan.due(row.epoch, config.epochs) else replace(row, measured={}) for row in rows)
 
-    def _measured(self, training: Training) -> dict[str, Any]:
-        """The fields of EpochRow about robustness and the tuning images."""
+    def _measured(self, training: Training) -> dict[str, float]:
+        """EpochRow.measured of the network as it is."""
         size, plan, seed = training.config.batch_size, self.spec.robustness, training.config.seed
         model, normalise, tune = training.model, training.normalise, training.tune
-        robustness = top1_under(model, normalise, training.data.val, size, plan, seed)
+        measured = top1_under(model, normalise, training.data.val, size, plan, seed)
         if tune is None:
-            return {"robustness": robustness}
+            return measured
         loss, top1, top5 = evaluate(model, normalise, tune, size)
-        clean = {"val_loss": loss, "val_top1": top1, "val_top5": top5}
-        return {"robustness": robustness, "tune": clean | top1_under(model, normalise, tune, size, plan, seed)}
+        of_tuning = {"val_loss": loss, "val_top1": top1, "val_top5": top5}
+        of_tuning |= top1_under(model, normalise, tune, size, plan, seed)
+        return measured | {f"{TUNE}{name}": value for name, value in of_tuning.items()}
 
     def _measured_again(self, job: Job, tell: Tell) -> RunRecord | None:
         """The record of a finished run with the robustness that it lacks, from its weights; None where they were not
@@ -185,7 +183,7 @@ class Runner:
         training = Training(job.config, self._data_on_device, self.device)
         training.restore(checkpoint.read(weights).training)
         before = stored.epochs[-1]
-        last = replace(before, **{name: getattr(before, name) | new for name, new in self._measured(training).items()})
+        last = replace(before, measured=before.measured | self._measured(training))
         record = replace(stored, epochs=(*stored.epochs[:-1], last))
         self.store.finish(record)
         tell(Warned(f"{name} is evaluated again from its weights, not trained"))
