@@ -166,7 +166,7 @@ class RunConfig:
     weight_decay: float = setting(0.0, "SGD's L2 penalty.", TRAINING, low=0.0)
     seed: int = setting(0, "Of weights, batch order and noise.", TRAINING)
     train_images: int = setting(
-        0, "Train on so many images, drawn from the seed, each class in its share; 0: all.", DATA,
+        0, "Train on so many images, drawn from the seed, each class in its share; 0: all.", DATA, text="0",
         when=lambda run: run.train_images > 0,
     )  # fmt: skip
     tune_split: float = setting(

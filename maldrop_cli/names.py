@@ -125,10 +125,12 @@ class PlotKind(StrEnum):
     METRIC = "metric"
     TIME = "time"
     MASKS = "masks"
+    ROBUSTNESS = "robustness"
+    EXAMPLES = "examples"
 
 
 class Metric(StrEnum):
-    """What a plot shows of an epoch: fields of EpochRow."""
+    """What a plot shows of an epoch, beside measurements under perturbations: fields of EpochRow."""
 
     VAL_TOP1 = "val_top1"
     VAL_TOP5 = "val_top5"

@@ -164,6 +164,11 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
 _FIELDS = fields(EpochRow)
 
 
+def measured_names(runs: Iterable[RunRecord]) -> list[str]:
+    """The keys of EpochRow.measured that any of the runs has, in their order."""
+    return list(dict.fromkeys(name for run in runs for row in run.epochs for name in row.measured))
+
+
 def describe_machine(environment: Mapping[str, Any]) -> str:
     """``AMD EPYC, 2 CPU threads, torch 2.14.1``: the device, or the processor where that is the device."""
     device = environment.get("device_name", "?")

@@ -66,8 +66,8 @@ def train_run(
 ) -> RunRecord:
     """Train the run that ``record`` describes, on ``data`` (already on ``device``), and return the finished record.
 
-    After each epoch ``measure`` gives the ``measured`` of its row, ``on_epoch`` is called, and ``after_epoch``; when that
-    returns True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
+    After each epoch ``measure`` gives the ``measured`` of its row, ``on_epoch`` is called, and ``after_epoch``; when
+    that returns True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
     on from: on a CPU with as many threads the numbers are those of a run that never stopped, bit for bit. Initial
     weights and the order of the batches depend on the seed alone, so that the runs of one seed are paired.
     ``train_seconds`` covers shuffling, normalising and the training steps, with the device synchronised before and
@@ -102,11 +102,12 @@ def seconds_of_epoch(
     """Training time of an epoch, in proportion to that of its first batches: one to warm up, then one, and four times
     as many until they take ``ENOUGH_SECONDS``; the first alone if it takes ``LONG_SECONDS``. ``data`` are on
     ``device``."""
-    examples = len(data.train.labels)
+    examples = len(training_parts(data.train, config)[0].labels)
+    bare = replace(config, fidelity_every=0, train_images=0, tune_split=0.0)
 
     def trained(images: int) -> float:
         part = replace(data, train=data.train[:images], val=data.val[: config.batch_size])
-        return Training(replace(config, fidelity_every=0), part, device, clock).epoch().train_seconds
+        return Training(bare, part, device, clock).epoch().train_seconds
 
     with _determinism(config.deterministic):
         images = min(config.batch_size, examples)

@@ -21,9 +21,10 @@ from maldrop_cli.config import RunConfig
 from maldrop_cli.names import PLOT_SUFFIXES, Dropout, MaldropError, Metric, PlotKind, Schedule
 from maldrop_cli.plots import KINDS, draw, save
 from maldrop_cli.plots.runs import MAX_BANDS
-from maldrop_cli.plots.style import LABELS, MAX_LINES, METADATA, labels, line_style
+from maldrop_cli.plots.style import LABELS, MAX_LINES, METADATA, line_style
 from maldrop_cli.plots.timings import MIN_SPAN, REFERENCE, ratios, scale
 from maldrop_cli.record import RunRecord, Status
+from maldrop_cli.render.arms import labels
 from maldrop_cli.render.timings import timing_rows
 from maldrop_cli.timing.cases import Setting, Timing
 from maldrop_cli.timing.clock import Samples

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from maldrop_cli.analysis.arms import group, marked_epochs, time_ratio
-from maldrop_cli.analysis.compare import TOP1, Comparison, compare_arms, of_dropout
+from maldrop_cli.analysis.compare import Comparison, compare_arms, of_dropout
 from maldrop_cli.config import RunConfig
 from maldrop_cli.mask_metrics import Fidelity
 from maldrop_cli.names import VGG16, Dropout, Granularity, MaldropError, Schedule, Selector
@@ -119,7 +119,7 @@ def test_a_run_that_failed_is_counted_and_left_out_of_the_means() -> None:
 
 def test_only_common_seeds_are_paired() -> None:
     comparison = compared([run for run in RECORDS if run.run_id not in ("none0", "vanilla2")])
-    tested = dict(zip([arm.config.dropout for arm in comparison.arms], comparison.differences[TOP1], strict=True))
+    tested = dict(zip([arm.config.dropout for arm in comparison.arms], comparison.differences["val_top1"], strict=True))
     assert (none := tested[Dropout.NONE])
     assert (none.interval.n, none.interval.mean) == (1, 0.5)
 

@@ -259,7 +259,7 @@ def test_each_learning_rate_has_its_own_baseline_and_reference() -> None:
         3.0,
     ]
     assert [arm and arm.config.lr for arm in compared.references] == [0.1, 0.1, 0.2, 0.2]
-    assert compared.baseline(TOP1) is None
+    assert compared.baseline is None
     tables = report_tables(compared, ["lr"])
     assert tables[1].title == "Against none, each arm's own, paired by seed, last epoch"
     assert tables[1].columns[0].cells == ["0.1", "0.2"]

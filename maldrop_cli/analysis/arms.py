@@ -14,10 +14,12 @@ from maldrop_cli.record import RunRecord, Status
 
 @dataclass(frozen=True)
 class Arm:
-    """``runs``: by seed, all that were tried; ``done``: those that reached the last epoch, which the numbers are of."""
+    """``runs``: by seed, all that were tried; ``done``: those that reached the last epoch, which the numbers are of.
+    ``label``: what the user calls it, if anything."""
 
     config: RunConfig
     runs: dict[int, RunRecord]
+    label: str = ""
 
     @property
     def done(self) -> dict[int, RunRecord]:

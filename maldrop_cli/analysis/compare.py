@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from maldrop_cli.analysis.arms import Arm, paired_differences
-from maldrop_cli.analysis.settings import varying
+from maldrop_cli.analysis.settings import ARM_SETTINGS, varying
 from maldrop_cli.analysis.stats import Difference, verdicts
-from maldrop_cli.names import Dropout, UsageError
-from maldrop_cli.record import TUNE
+from maldrop_cli.config import RunConfig
+from maldrop_cli.names import TAKES, Dropout, Metric, UsageError
+from maldrop_cli.record import TUNE, measured_names
 
 TOP1 = "val_top1"
+UNTESTED = (Metric.TRAIN_LOSS, Metric.TRAIN_SECONDS, Metric.DROP_RATE)  # more of these is neither better nor worse
+OF_VARIANTS = frozenset(name for names in TAKES.values() for name in names)
+Known = Mapping[int, dict[str, Any]]  # flat settings, by the id() of an arm
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ def of_vanilla(p: float) -> Baseline:
     )
 
 
+def of_config(config: RunConfig, label: str) -> Baseline:
+    """One arm, whatever the settings of the others."""
+    wanted = config.effective_settings()
+    return Baseline(label, frozenset(ARM_SETTINGS), lambda arm: arm.config.effective_settings() == wanted)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Arms and, in the same order, the arm without dropout that each one's time is compared with (``references``).
@@ -54,17 +64,32 @@ class Comparison:
     differences: Mapping[str, list[Difference | None]]
     label: str | None
     margin: float
-    metrics: tuple[str, ...] = field(default=(TOP1,))
 
-    def baseline(self, metric: str) -> Arm | None:
+    @property
+    def baseline(self) -> Arm | None:
         """The one that all were tested against; None where there are several, or none."""
-        different = {id(each): each for each in self.baselines[metric] if each}
+        different = {id(each): each for bases in self.baselines.values() for each in bases if each}
         return next(iter(different.values())) if len(different) == 1 else None
 
 
 def lower_is_better(metric: str) -> bool:
     """Of losses; of accuracies more is better."""
-    return metric.removeprefix(TUNE).endswith("loss")
+    return metric.endswith("loss")
+
+
+def default_metrics(arms: Sequence[Arm]) -> list[str]:
+    """Top-1, and under each perturbation that was measured of all arms."""
+    of_arms = [measured_names(arm.done.values()) for arm in arms if arm.done]
+    common = [name for name in (of_arms or [[]])[0] if all(name in names for names in of_arms)]
+    return [TOP1, *(name for name in common if not name.startswith(TUNE))]
+
+
+def check_baseline(baseline: Baseline, arms: Sequence[Arm]) -> None:
+    """UsageError, before anything is trained, where :func:`compare_arms` would raise one."""
+    if baseline.best and not all(arm.config.tune_split for arm in arms):
+        raise _without_tuning()
+    if not baseline.best:
+        _counterparts(arms, arms, baseline, _known(arms))
 
 
 def compare_arms(
@@ -83,7 +108,7 @@ def compare_arms(
     more than one is alike.
     """
     pool = arms if pool is None else pool
-    known = {id(arm): arm.config.flat_settings() for arm in [*arms, *pool]}
+    known = _known([*arms, *pool])
     references = _counterparts(arms, pool, of_dropout(Dropout.NONE), known, itself=True)
     bases: dict[str, list[Arm | None]] = {metric: [None] * len(arms) for metric in metrics}
     if baseline:
@@ -94,18 +119,22 @@ def compare_arms(
         for arm, base in zip(arms, bases[metric], strict=True)
         if base and _runs(arm) != _runs(base)
     }
-    pairs = [(paired_differences(*pair, metric), metric) for (metric, _, _), pair in tests.items()]
-    signs = [-1.0 if lower_is_better(metric) else 1.0 for _, metric in pairs]
-    margins = [margin / 10 if lower_is_better(metric) else margin for _, metric in pairs]
-    found = dict(zip(tests, verdicts([values for values, _ in pairs], margins, signs), strict=True))
-    differences: dict[str, list[Difference | None]] = {}
-    for metric in metrics:
-        keys = [
-            (metric, _runs(arm), _runs(base) if base else "") for arm, base in zip(arms, bases[metric], strict=True)
+    signs = [-1.0 if lower_is_better(metric) else 1.0 for metric, *_ in tests]
+    margins = [margin / 10 if sign < 0 else margin for sign in signs]
+    pairs = [paired_differences(*pair, metric) for (metric, *_), pair in tests.items()]
+    found = dict(zip(tests, verdicts(pairs, margins, signs), strict=True))
+    differences = {
+        metric: [
+            found.get((metric, _runs(arm), _runs(base))) if base else None
+            for arm, base in zip(arms, bases[metric], strict=True)
         ]
-        differences[metric] = [found.get(key) for key in keys]
-    label = baseline.label if baseline else None
-    return Comparison(arms, references, bases, differences, label, margin, tuple(metrics))
+        for metric in metrics
+    }
+    return Comparison(arms, references, bases, differences, baseline.label if baseline else None, margin)
+
+
+def _known(arms: Sequence[Arm]) -> Known:
+    return {id(arm): arm.config.flat_settings() for arm in arms}
 
 
 def _runs(arm: Arm) -> str:
@@ -117,14 +146,14 @@ def _counterparts(
     arms: Sequence[Arm],
     pool: Sequence[Arm],
     baseline: Baseline,
-    known: dict[int, dict[str, Any]],
+    known: Known,
     metric: str = TOP1,
     *,
     itself: bool = False,
 ) -> list[Arm | None]:
     """For each arm the one to compare it with. ``itself``: the baseline's own is the baseline, not None."""
     candidates = [arm for arm in pool if baseline.fits(arm)]
-    ignored = baseline.named | {"seed"} | ({"p", "rho"} if baseline.best else set())
+    ignored = baseline.named | {"seed"} | (OF_VARIANTS if baseline.best else set())
 
     def alike(arm: Arm, other: Arm) -> bool:
         mine, theirs = known[id(arm)], known[id(other)]
@@ -139,22 +168,24 @@ def _counterparts(
             continue
         matches = [other for other in candidates if alike(arm, other)]
         if baseline.best and matches:
-            matches = [_best(matches, metric)]
-            if matches[0] is arm:
-                matches = []
-        if len(matches) > 1:
+            matches = [best_arm(matches, metric)]
+        elif len(matches) > 1:
             raise UsageError("baseline", _ambiguous(baseline, [known[id(other)] for other in matches]))
-        found.append(matches[0] if matches else None)
+        found.append(matches[0] if matches and matches[0] is not arm else None)
     return found
 
 
-def _best(arms: Sequence[Arm], metric: str) -> Arm:
-    """The arm with the best mean of ``metric`` on the tuning images; UsageError where there are none."""
-    means = [arm.metric(TUNE + metric).mean for arm in arms]
+def best_arm(arms: Sequence[Arm], metric: str) -> Arm:
+    """The arm with the best mean of ``metric`` on the tuning images; UsageError where one has none."""
+    sign = -1 if lower_is_better(metric) else 1
+    means = [sign * arm.metric(TUNE + metric).mean for arm in arms]
     if any(mean != mean for mean in means):
-        raise UsageError("baseline", "best: goes by tuning images, which these runs have not; try --tune-split 0.1")
-    order = [-mean if lower_is_better(metric) else mean for mean in means]
-    return arms[order.index(max(order))]
+        raise _without_tuning()
+    return arms[means.index(max(means))]
+
+
+def _without_tuning() -> UsageError:
+    return UsageError("baseline", "best: goes by tuning images, which these runs have not; try --tune-split 0.1")
 
 
 def _ambiguous(baseline: Baseline, several: list[dict[str, Any]]) -> str:

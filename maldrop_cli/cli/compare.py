@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,20 +18,39 @@ from maldrop_cli.cli.options import (
     StoreOptions,
     command,
     positive,
+    read_arm,
 )
-from maldrop_cli.config import TRAINING
+from maldrop_cli.config import TRAINING, RunConfig
 from maldrop_cli.executors import Execution
-from maldrop_cli.names import Dropout, PlotKind, UsageError, parse_name
+from maldrop_cli.names import PlotKind, UsageError
 from maldrop_cli.sweep.grammar import parse_seeds
 
+if TYPE_CHECKING:
+    from maldrop_cli.analysis.compare import Baseline
+
+_PANEL = "Comparison"
 SEEDS = typer.Option(help="A count; a list or a range names them.", rich_help_panel=TRAINING)
-MARGIN = typer.Option(help="Points of accuracy within which arms count as equivalent.", rich_help_panel="Comparison")
+ARM = typer.Option(
+    metavar="[NAME:] VARIANT [SETTING=VALUE ...]",
+    help="An arm of its own, e.g. 'maldrop selector=joint rho=64'; repeatable. Without --dropout, the only ones.",
+    rich_help_panel=_PANEL,
+)
+MARGIN = typer.Option(help="Points of accuracy within which arms count as equivalent.", rich_help_panel=_PANEL)
 BASELINE = typer.Option(
-    help="The arm that the others are tested against; without it, the first.", rich_help_panel="Comparison"
+    metavar="NAME|SETTING=VALUE|best:...",
+    help="The arm that the others are tested against; without it, the first. best: the best of several on the tuning "
+    "images, for each measurement.",
+    rich_help_panel=_PANEL,
 )
 
 
-@command(SEEDED, several=("dropout",), dropout="none,vanilla,maldrop,random", robustness="occlude=0.5 neurons=0.9")
+@command(
+    SEEDED,
+    several=("dropout", "selector", "rho", "p"),
+    dropout="none,vanilla,maldrop,random",
+    selector="heuristic,gradient",
+    robustness="occlude=0.5 neurons=0.9",
+)
 def compare(
     settings: Settings,
     data: DataOptions,
@@ -39,34 +60,39 @@ def compare(
     output: OutputOptions,
     plotting: PlotOptions,
     seeds: Annotated[str, SEEDS] = "3",
+    arm: Annotated[list[str] | None, ARM] = None,
     baseline: Annotated[str, BASELINE] = "vanilla",
     margin: Annotated[float, MARGIN] = 0.5,
 ) -> None:
-    """Compare dropout variants on one data set, over paired seeds: one table, with error bars and a verdict."""
-    dropouts = settings.values["dropout"]
-    base = parse_name(Dropout, baseline, "baseline")
-    if base not in dropouts:
-        if "baseline" in settings.given:
-            raise UsageError("baseline", f"{base} is not among --dropout {','.join(dropouts)}")
-        base = dropouts[0]
+    """Compare dropout variants on one data set, over paired seeds: one table, with error bars and a verdict.
+
+    --dropout, --selector, --rho and --p take several values: every combination is an arm.
+    """
     positive("margin", margin)
     named_seeds = parse_seeds(seeds)
+    own = [read_arm(text) for text in arm or []]
 
     from maldrop_cli.analysis.arms import group
-    from maldrop_cli.analysis.compare import compare_arms, of_dropout
+    from maldrop_cli.analysis.compare import TOP1, UNTESTED, compare_arms
     from maldrop_cli.cli.output import draw_plot, present
     from maldrop_cli.cli.run import Session
+    from maldrop_cli.data import load as datasets
     from maldrop_cli.render import arms as render
     from maldrop_cli.render.runs import failures, machine_line, settings_line
     from maldrop_cli.render.tables import plural
-    from maldrop_cli.sweep.grid import over_seeds
+    from maldrop_cli.sweep.grid import distinct, over_seeds
 
     session = Session(settings, data, store, measured, output, execution)
-    points = session.build()
+    points, labels = _arms(session, own)
+    points = distinct(points)
+    base = _baseline(baseline, points, labels, "baseline" in settings.given)
     records = session.run(over_seeds(points, named_seeds, rotate=True))
 
-    by_dropout = {arm.config.dropout: arm for arm in group(records)}
-    comparison = compare_arms([by_dropout[each] for each in dropouts], of_dropout(base), margin)
+    by_settings = {repr(each.config.effective_settings()): each for each in group(records)}
+    found = [by_settings[repr(point.effective_settings())] for point in points]
+    arms = [replace(each, label=labels.get(repr(each.config.effective_settings()), "")) for each in found]
+    metrics = [each for each in plotting.metrics if each not in UNTESTED] or [TOP1, *measured.plan.keys]
+    comparison = compare_arms(arms, base, margin, metrics=metrics)
     notes = [
         "±: 95 % t-interval over seeds. × none: training time an epoch.",
         machine_line(records),
@@ -75,12 +101,52 @@ def compare(
     ]
     title = f"{settings_line(points[0])}, {plural(len(named_seeds), 'seed')}"
     tables = [render.arm_table(comparison, title, notes)]
-    if len(dropouts) > 1:
+    if len(points) > 1:
         tables.append(render.verdict_table(comparison))
     if points[0].fidelity_every:
         tables += render.mask_tables(comparison.arms)
     present(tables, render.arm_rows(comparison), output)
     try:
-        draw_plot(comparison.arms, plotting, PlotKind.LEARNING)
+        load = functools.partial(datasets.load, points[0].data, data.data_dir)
+        draw_plot(comparison.arms, plotting, PlotKind.LEARNING, measured.plan, load)
     finally:
         session.conclude(records)
+
+
+def _arms(session: Any, own: list[tuple[str, dict[str, list[Any]]]]) -> tuple[list[RunConfig], dict[str, str]]:
+    """The configs of all arms, seeds 0, and the names of those that have one, by their settings."""
+    from maldrop_cli.sweep.grid import build
+
+    values, given = session.settings.values, session.settings.given
+    points: list[RunConfig] = session.build() if not own or "dropout" in given else []
+    single = {name: each[:1] for name, each in values.items()}
+    labels: dict[str, str] = {}
+    for label, changes in own:
+        [config] = build(single | changes, session.head, session.store.preset, given | changes.keys())
+        points.append(config)
+        if label:
+            labels[repr(config.effective_settings())] = label
+    return points, labels
+
+
+def _baseline(text: str, points: list[RunConfig], labels: dict[str, str], given: bool) -> Baseline:
+    """What ``--baseline`` says, checked against arms that are still to be trained; where it was not ``given`` and fits
+    none of them, the first. UsageError where it fits none, or several."""
+    from maldrop_cli.analysis.arms import Arm
+    from maldrop_cli.analysis.compare import check_baseline, of_config
+    from maldrop_cli.record import RunRecord
+    from maldrop_cli.render.runs import name
+    from maldrop_cli.sweep.filters import parse_baseline
+
+    arms = [Arm(each, {0: RunRecord(run_id="", config=each)}) for each in points]
+    for arm in arms:
+        if text == labels.get(repr(arm.config.effective_settings())):
+            return of_config(arm.config, text)
+    base = parse_baseline(text)
+    if not any(map(base.fits, arms)):
+        if given:
+            known = ", ".join(labels.get(repr(each.effective_settings())) or name(each) for each in points)
+            raise UsageError("baseline", f"{text} is not among the arms: {known}")
+        return of_config(points[0], name(points[0]))
+    check_baseline(base, arms)
+    return base

@@ -71,6 +71,9 @@ def _by_parameter(content: Mapping[str, Any], path: Path, ctx: typer.Context) ->
             )
         if parameter.name in values:
             raise UsageError("config", f"{path} sets {key!r} twice, once by another of its names")
+        if getattr(parameter, "multiple", False) and isinstance(value, str | list):
+            values[parameter.name] = [value] if isinstance(value, str) else [str(item) for item in value]
+            continue
         if isinstance(value, list):
             items = [str(item) for item in value]
             value = ",".join(items if len(items) != 1 or parameter.name != "seeds" else items * 2)  # 5 alone is a count
@@ -86,7 +89,7 @@ def save(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> None:
     import tomli_w
 
     content = {
-        flag: value if isinstance(value, bool | int | float | str) else str(value)
+        flag: value if isinstance(value, bool | int | float | str | list) else str(value)
         for flag, parameter in _flags(ctx, aliases=False).items()
         if parameter.name not in NOT_SAVED and (value := values.get(parameter.name)) is not None
     }

@@ -23,8 +23,10 @@ from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
 from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
 from maldrop_cli.files import check_writable
-from maldrop_cli.names import (  # fmt: skip
+from maldrop_cli.names import (
     PLOT_SUFFIXES,
+    TAKES,
+    Dropout,
     Metric,
     Perturbation,
     PlotKind,
@@ -33,11 +35,23 @@ from maldrop_cli.names import (  # fmt: skip
     parse_name,
     unknown_name,
 )
-from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity
+from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity, parse_metric
 from maldrop_cli.sweep import grammar
 
 MAIN = ("dropout", "rho", "dataset", "model", "epochs")  # they come first in --help
-SWEPT = ("dropout", "rho", "dataset", "model", "lr", "p", "selector", "schedule", "omega")  # `sweep` takes several
+SWEPT = (
+    "dropout",
+    "rho",
+    "dataset",
+    "model",
+    "train_images",
+    "lr",
+    "p",
+    "selector",
+    "schedule",
+    "omega",
+)  # `sweep` takes several
+OF_ARMS = ("lr", "momentum", "weight_decay", "batch_size", "epochs")  # beside its variant's, the settings of an arm
 TIMED = (  # the settings that `timeit` has
     *("dropout", "rho", "dataset", "model", "image_size", "depth", "p", "selector", "omega", "granularity"),
     *("batch_size", "shape", "classes", "images", "joint_iterations", "joint_starts", "score_memory"),
@@ -126,10 +140,13 @@ class PlotFile:
 @dataclass(frozen=True)
 class PlotOptions(PlotFile):
     plot_kind: PlotKind | None = setting(
-        None, "Loss and accuracy by epoch; a measurement by a setting; accuracy by training time; pass rates. The "
-        "default is learning, of sweep: metric.", OUTPUT,
+        None, f"One of: {', '.join(PlotKind)}. The default is learning, of sweep: metric.", OUTPUT,
     )  # fmt: skip
-    metric: Metric = setting(Metric.VAL_TOP1, f"Of the plots metric and time: {', '.join(Metric)}.", OUTPUT)
+    metric: str | None = setting(
+        None, "Measurements, with commas between: of the verdicts, the first of the plots metric and time: "
+        f"{', '.join(Metric)}, top1_occlude_0.5 (with that hidden), top1_occlude (mean), top1_robustness (of all).",
+        OUTPUT,
+    )  # fmt: skip
     x: str = setting("rho", "Of the plot metric: the setting along the axis, any that is a number.", OUTPUT)
 
     def __post_init__(self) -> None:
@@ -137,8 +154,14 @@ class PlotOptions(PlotFile):
         object.__setattr__(self, "x", self.x.strip().replace("-", "_"))
         if self.x not in NUMERIC:
             raise UsageError("x", unknown_name("setting that is a number", self.x, NUMERIC))
+        self.metrics  # noqa: B018  # a wrong one is an error before any work
         if self.plot_kind is not None and self.plot is None:
             raise UsageError("plot_kind", "there is no plot without --plot FILE")
+
+    @functools.cached_property
+    def metrics(self) -> list[str]:
+        """Of ``metric``; empty without."""
+        return [parse_metric(item) for item in words(self.metric)] if self.metric else []
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -153,8 +176,8 @@ def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
             values = list(grammar.parse_axis(text, name))
         elif name in _READERS:
             values = _READERS[name](text)
-        elif kind is float:
-            values = list(grammar.parse_numbers(text, name))
+        elif kind in (int, float):
+            values = [_exact(kind, number, name) for number in grammar.parse_numbers(text, name)]
         elif kind is str:
             values = words(text)
         else:
@@ -182,6 +205,32 @@ def read_robustness(text: str) -> RobustnessPlan:
             found = grammar.parse_numbers(values, f"robustness {name}")
             severities += [(perturbation, check_severity(perturbation, each)) for each in found]
     return RobustnessPlan(tuple(dict.fromkeys(severities)), every)
+
+
+def read_arm(text: str) -> tuple[str, dict[str, list[Any]]]:
+    """``NAME: VARIANT SETTING=VALUE ...``, the name at will: (name or "", values by setting). UsageError for a setting
+    that no arm has, or that has no effect on the variant."""
+    label, colon, rest = text.rpartition(":")
+    variant, *others = rest.split() or [""]
+    values = {"dropout": [parse_name(Dropout, variant, "arm")]}
+    allowed = [*TAKES[values["dropout"][0]], *OF_ARMS]
+    for item in others:
+        name, sign, value = item.partition("=")
+        name = name.replace("-", "_")
+        if not sign:
+            raise UsageError("arm", f"{item!r} in {text!r} is no SETTING=VALUE; write e.g. 'maldrop selector=joint'")
+        if name not in allowed:
+            raise UsageError("arm", unknown_name(f"setting of {variant}", name, allowed))
+        values[name] = read_setting(name, value, ())
+    if colon and not label.strip():
+        raise UsageError("arm", f"{text!r} has no name before its colon")
+    return label.strip(), values
+
+
+def _exact(kind: type[Any], number: float, name: str) -> Any:
+    if kind(number) != number:
+        raise UsageError(name, f"{number:g} is not a whole number")
+    return kind(number)
 
 
 def words(text: str) -> list[str]:

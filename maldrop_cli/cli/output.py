@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import OutputOptions, PlotOptions
-from maldrop_cli.names import PlotKind
+from maldrop_cli.names import PlotKind, UsageError
 
 if TYPE_CHECKING:
     from maldrop_cli.analysis.arms import Arm
+    from maldrop_cli.data.load import ImageData
     from maldrop_cli.render.tables import Table
+    from maldrop_cli.robustness.plan import RobustnessPlan
 
 
 def present(
@@ -37,9 +39,25 @@ def present(
         show(tables, output.format, Console(file=sys.stdout))
 
 
-def draw_plot(arms: Sequence[Arm], options: PlotOptions, default: PlotKind) -> None:
-    """Draw the plot that was asked for, if any; MaldropError where there is nothing to draw, or the disk fails."""
-    if options.plot:
-        from maldrop_cli.plots import draw, save
+def draw_plot(
+    arms: Sequence[Arm],
+    options: PlotOptions,
+    default: PlotKind,
+    plan: RobustnessPlan | None = None,
+    images: Callable[[], ImageData] | None = None,
+) -> None:
+    """Draw the plot that was asked for, if any; MaldropError where there is nothing to draw, or the disk fails.
 
-        save(draw(options.plot_kind or default, arms, options.metric, options.x), options.plot)
+    ``plan``, ``images``: of the plot ``examples``, which shows the validation images that the plan perturbs.
+    """
+    if options.plot:
+        from maldrop_cli.plots import draw, examples, save
+
+        kind = options.plot_kind or default
+        if kind is PlotKind.EXAMPLES:
+            if not plan or not images:
+                raise UsageError("plot_kind", "examples needs the images: compare and sweep draw it")
+            figure = examples(images(), plan)
+        else:
+            figure = draw(kind, arms, (options.metrics or ["val_top1"])[0], options.x)
+        save(figure, options.plot)

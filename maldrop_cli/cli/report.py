@@ -27,8 +27,9 @@ BY = typer.Option(
     rich_help_panel=_PANEL,
 )
 BASELINE = typer.Option(
-    metavar="NAME|SETTING=VALUE",
-    help="Test each arm against the one with this variant or setting that is alike in all else.",
+    metavar="NAME|SETTING=VALUE|best:...",
+    help="Test each arm against the one with this variant or setting that is alike in all else; best: against the best "
+    "of several on the tuning images.",
     rich_help_panel=_PANEL,
 )
 MARGIN = typer.Option(help="Points of accuracy within which arms count as equivalent.", rich_help_panel=_PANEL)
@@ -64,7 +65,7 @@ def report(
         raise UsageError("long", "a row an epoch is of single runs; --by and --baseline take them together over seeds")
 
     from maldrop_cli.analysis.arms import group
-    from maldrop_cli.analysis.compare import compare_arms
+    from maldrop_cli.analysis.compare import UNTESTED, compare_arms, default_metrics
     from maldrop_cli.cli.output import draw_plot, present
     from maldrop_cli.render import arms as render
     from maldrop_cli.render import runs
@@ -84,7 +85,8 @@ def report(
         pool = group(known)  # a baseline need not be among the rows
         if base and not any(map(base.fits, pool)):
             raise MaldropError(f"--baseline: none of {plural(len(trained), 'stored run')} has {base.label}")
-        comparison = compare_arms(arms, base, margin, pool)
+        tested = [each for each in plotting.metrics if each not in UNTESTED] or default_metrics(arms)
+        comparison = compare_arms(arms, base, margin, pool, tested)
         present([*render.report_tables(comparison, settings), *mask_report], render.arm_rows(comparison), output)
     else:
         single = [run for run in records if not run.trained_as]

@@ -202,5 +202,6 @@ def _time_key(config: RunConfig) -> tuple[object, ...]:
     """What the time of an epoch depends on; on rho hardly."""
     return (
         *(config.data, config.model, config.depth, config.batch_size, config.deterministic),
+        *(config.train_images, config.tune_split),
         *(config.dropout, config.granularity, config.effective_settings().get("selector")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 from maldrop_cli.cli.compare import SEEDS
@@ -36,7 +37,8 @@ def sweep(
 ) -> None:
     """Train a grid: one row a point, the best and the worst marked.
 
-    --dropout, --rho, --schedule, --omega, --selector, --lr, --p, --model and --dataset take several values each.
+    --dropout, --rho, --schedule, --omega, --selector, --lr, --p, --train-images, --model and --dataset take several
+    values each.
     Names have commas between them. Numbers: 256, 0,256,1024, 0..4096 (nine points), 0..4096:512 (a step), 0..4096/17
     (points), 1..4096*2 (a factor); of --rho also 6.25%.
     """
@@ -48,6 +50,7 @@ def sweep(
     from maldrop_cli.analysis.compare import compare_arms, of_vanilla
     from maldrop_cli.cli.output import draw_plot, present
     from maldrop_cli.cli.run import Session
+    from maldrop_cli.data import load as datasets
     from maldrop_cli.render import arms as render
     from maldrop_cli.render.dry_run import dry_rows, plan_line, sweep_chart
     from maldrop_cli.render.runs import failures, machine_line
@@ -81,6 +84,7 @@ def sweep(
         tables += render.mask_tables(comparison.arms)
     present(tables, render.arm_rows(comparison), output)
     try:
-        draw_plot(comparison.arms, plotting, PlotKind.METRIC)
+        load = functools.partial(datasets.load, points[0].data, data.data_dir)
+        draw_plot(comparison.arms, plotting, PlotKind.METRIC, measured.plan, load)
     finally:
         session.conclude(records)

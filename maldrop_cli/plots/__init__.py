@@ -7,24 +7,27 @@ from collections.abc import Callable, Sequence
 from matplotlib.figure import Figure
 
 from maldrop_cli.analysis.arms import Arm
-from maldrop_cli.names import MaldropError, Metric, PlotKind
+from maldrop_cli.analysis.compare import TOP1
+from maldrop_cli.names import MaldropError, PlotKind
+from maldrop_cli.plots.robustness import examples, robustness
 from maldrop_cli.plots.runs import learning, masks, metric, time
 from maldrop_cli.plots.style import caption, save, styled
 from maldrop_cli.render.runs import name
 from maldrop_cli.render.tables import plural
 
-__all__ = ["KINDS", "draw", "save"]
+__all__ = ["KINDS", "draw", "examples", "save"]
 
-KINDS: dict[PlotKind, Callable[[Sequence[Arm], Metric, str], Figure]] = {  # finished arms, what to measure, x
+KINDS: dict[PlotKind, Callable[[Sequence[Arm], str, str], Figure]] = {  # finished arms, what to measure, x
     PlotKind.LEARNING: lambda arms, measured, x: learning(arms),
     PlotKind.METRIC: metric,
     PlotKind.TIME: lambda arms, measured, x: time(arms, measured),
     PlotKind.MASKS: lambda arms, measured, x: masks(arms),
+    PlotKind.ROBUSTNESS: lambda arms, measured, x: robustness(arms),
 }
 
 
 @styled()
-def draw(kind: PlotKind, arms: Sequence[Arm], measured: Metric = Metric.VAL_TOP1, x: str = "rho") -> Figure:
+def draw(kind: PlotKind, arms: Sequence[Arm], measured: str = TOP1, x: str = "rho") -> Figure:
     """The plot of that kind. MaldropError where there is nothing to show, or more than one picture can."""
     finished = [arm for arm in arms if arm.done]
     if not finished:

@@ -16,6 +16,7 @@ from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.stats import Interval
 from maldrop_cli.names import MaldropError, Metric
 from maldrop_cli.plots import style
+from maldrop_cli.render.arms import labels
 from maldrop_cli.render.runs import shared_settings
 from maldrop_cli.render.tables import number, plural
 
@@ -36,11 +37,11 @@ def learning(arms: Sequence[Arm]) -> Figure:
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no epoch 1.5
         axes.set(xlim=(1 - margin, last + margin), xlabel="epoch")
-    style.legend(figure, handles, style.labels(arms))
+    style.legend(figure, handles, labels(arms))
     return figure
 
 
-def time(arms: Sequence[Arm], measured: Metric) -> Figure:
+def time(arms: Sequence[Arm], measured: str) -> Figure:
     """A measurement against training time: which variant is ahead after as many seconds. One line an arm: each epoch's
     mean, with its 95 % band, at the mean of the seconds trained until its end. A thin line stands where the first arm
     was done; the legend has the means there, between epochs on the straight line."""
@@ -52,7 +53,7 @@ def time(arms: Sequence[Arm], measured: Metric) -> Figure:
     axes.set(xlim=(0, 1.03 * max(ends)), xlabel="training time (s), evaluation and loading left out")
     if len({run.machine for arm in arms for run in arm.done.values()}) > 1:
         style.caption(figure, "Trained on different machines: these times do not compare.")
-    names, title = style.labels(arms), None
+    names, title = labels(arms), None
     if len(arms) > 1:
         axes.axvline(min(ends), color=style.GREY, linewidth=0.8, zorder=1)
         title = f"at {min(ends):.3g} s, where the first is done:"
@@ -63,7 +64,7 @@ def time(arms: Sequence[Arm], measured: Metric) -> Figure:
     return figure
 
 
-def _curves(figure: Figure, panels: Sequence[Metric], arms: Sequence[Arm], x: Sequence[style.Numbers]) -> list[Line2D]:
+def _curves(figure: Figure, panels: Sequence[str], arms: Sequence[Arm], x: Sequence[style.Numbers]) -> list[Line2D]:
     """In each panel a line an arm: each epoch's mean over the finished seeds where ``x`` says, with bands while these
     can be told apart; with bars where there is but one epoch. Returns the lines of the last panel, for the legend."""
     interval = "bars" if all(len(at) == 1 for at in x) else "bands" if len(arms) <= MAX_BANDS else ""
@@ -72,26 +73,33 @@ def _curves(figure: Figure, panels: Sequence[Metric], arms: Sequence[Arm], x: Se
         handles: list[Line2D] = []
         curves: list[style.Curve] = []
         for index, (arm, at) in enumerate(zip(arms, x, strict=True)):
-            mean, half = _curve([arm.metric(measured, epoch) for epoch in range(1, len(at) + 1)])
-            how = style.line_style(index)
-            if interval == "bands":
-                axes.fill_between(at, mean - half, mean + half, color=how["color"], alpha=BAND, linewidth=0)
+            mean, half = curve([arm.metric(measured, epoch) for epoch in range(1, len(at) + 1)])
             if interval == "bars":
                 handles += style.line_with_bars(axes, index, at, mean, half, beside)
             else:
-                handles += axes.plot(at, mean, **how, markevery=-(-len(mean) // MAX_MARKED))
+                handles += band(axes, index, at, (mean, half), len(arms))
             curves.append((mean, half if interval else 0 * half))
-        axes.set_ylabel(style.LABELS[measured])
+        axes.set_ylabel(style.axis_label(measured))
         style.fit(axes, measured, curves, math.inf if interval == "bars" else 0.5)
-    _caption(figure, arms, interval)
+    caption_of(figure, arms, interval)
     return handles
 
 
-def _curve(intervals: Sequence[Interval]) -> style.Curve:
+def band(axes: Axes, index: int, at: style.Numbers, curve: style.Curve, lines: int) -> list[Line2D]:
+    """Line ``index`` of so many, with its band while bands can be told apart."""
+    mean, half = curve
+    how = style.line_style(index)
+    if lines <= MAX_BANDS:
+        axes.fill_between(at, mean - half, mean + half, color=how["color"], alpha=BAND, linewidth=0)
+    return axes.plot(at, mean, **how, markevery=-(-len(mean) // MAX_MARKED))
+
+
+def curve(intervals: Sequence[Interval]) -> style.Curve:
+    """Means and half-widths; 0 where there is none."""
     return np.array([each.mean for each in intervals]), np.nan_to_num([each.half for each in intervals])
 
 
-def _caption(figure: Figure, arms: Sequence[Arm], interval: str) -> None:
+def caption_of(figure: Figure, arms: Sequence[Arm], interval: str) -> None:
     """What the arms share, and over what the means are. ``interval``: how it is drawn, if at all."""
     counts = sorted({len(arm.done) for arm in arms})
     seeds = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
@@ -100,7 +108,7 @@ def _caption(figure: Figure, arms: Sequence[Arm], interval: str) -> None:
     style.caption(figure, shared_settings(arms), means)
 
 
-def metric(arms: Sequence[Arm], measured: Metric, x: str) -> Figure:
+def metric(arms: Sequence[Arm], measured: str, x: str) -> Figure:
     """A measurement at the last epoch against a setting, rho above all: the paper's figure in section 5.2.1. One line
     for all arms that are alike but for ``x``, with 95 % intervals; a level with a band for each arm on which ``x`` has
     no effect: ``none`` and ``vanilla``, where it is rho. MaldropError where no arm has a number for ``x``."""
@@ -113,23 +121,23 @@ def metric(arms: Sequence[Arm], measured: Metric, x: str) -> Figure:
     if not lines:
         raise MaldropError(f"nothing to plot: in none of these runs {x} has an effect and a number; --x names another")
     figure, [axes] = style.canvas(7, 4.0, lines=len(lines) + len(levels))
-    curves = [_curve([level.metric(measured)]) for level in levels]
+    curves = [curve([level.metric(measured)]) for level in levels]
     handles: list[Line2D] = []
     for index, ([mean], [half]) in enumerate(curves):
         axes.axhspan(mean - half, mean + half, color=style.GREY, alpha=0.08, linewidth=0)
         dashes = style.line_style(index + 1)["linestyle"]
         handles.append(axes.axhline(mean, color=style.GREY, linestyle=dashes, linewidth=1.2))
     for index, line in enumerate(lines):
-        curves.append(_curve([arm.metric(measured) for arm in line]))
+        curves.append(curve([arm.metric(measured) for arm in line]))
         handles += style.line_with_bars(axes, index, [value(arm) for arm in line], *curves[-1], len(lines))
     _x_axis(axes, sorted({value(arm) for line in lines for arm in line}))
     firsts = [line[0] for line in lines]
     flag, units = x.replace("_", "-"), "s, ".join(sorted({arm.config.unit for arm in firsts}))
     axes.set_xlabel(f"{flag} ({units}s)" if x in ("rho", "rho_end") else X_LABELS.get(x, flag))
-    axes.set_ylabel(style.LABELS[measured])
+    axes.set_ylabel(style.axis_label(measured))
     style.fit(axes, measured, curves)
-    _caption(figure, arms, "bars and grey bands" if levels else "bars")
-    style.legend(figure, handles, [*style.labels(levels), *style.labels(firsts, without=x)])
+    caption_of(figure, arms, "bars and grey bands" if levels else "bars")
+    style.legend(figure, handles, [*labels(levels), *labels(firsts, without=x)])
     return figure
 
 
@@ -176,5 +184,5 @@ def masks(arms: Sequence[Arm]) -> Figure:
     axes.yaxis.set_major_formatter("{x:g}")
     seeds = plural(max(len(arm.done) for arm in counting), "seed")
     style.caption(figure, shared_settings(counting), f"Mean over {seeds}.")
-    style.legend(figure, handles, style.labels(counting))
+    style.legend(figure, handles, labels(counting))
     return figure

@@ -18,16 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
-from maldrop_cli.analysis.arms import Arm
-from maldrop_cli.analysis.settings import varying
 from maldrop_cli.files import write_output
 from maldrop_cli.names import MaldropError, Metric
-from maldrop_cli.render.runs import name
+from maldrop_cli.render.runs import metric_name
 
 Numbers = npt.NDArray[np.float64]
 Curve = tuple[Numbers, Numbers]  # means, and half-widths of their intervals with 0 where there is none
 
-LABELS = {
+LABELS: dict[str, str] = {
     Metric.VAL_TOP1: "validation top-1 (%)",
     Metric.VAL_TOP5: "validation top-5 (%)",
     Metric.VAL_LOSS: "validation loss (nats)",
@@ -35,7 +33,12 @@ LABELS = {
     Metric.TRAIN_SECONDS: "training time of an epoch (s)",
     Metric.DROP_RATE: "dropped (%)",
 }
-PERCENTAGES = (Metric.VAL_TOP1, Metric.VAL_TOP5, Metric.DROP_RATE)
+
+
+def axis_label(measured: str) -> str:
+    """A measurement with its unit."""
+    return LABELS.get(measured) or f"validation top-1, {metric_name(measured)} (%)"
+
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that white swallows. Marker and
 # dash tell the lines apart in grey.
@@ -115,20 +118,6 @@ def legend(figure: Figure, handles: Sequence[Line2D], names: Sequence[str], titl
     figure.set_figheight(figure.get_figheight() + TEXT_LINE * (-(-len(names) // columns) + (title is not None)))
 
 
-def labels(arms: Sequence[Arm], without: str = "") -> list[str]:
-    """What each arm is called: its variant, and the settings that vary among the arms. ``without``: one left out."""
-    settings = [arm.config.flat_settings() for arm in arms]
-    differing = [field for field in varying(settings) if field != without]
-    names = [name(arm.config, without, differing) for arm in arms]
-    said = {"dropout", "schedule", "selector", "granularity"}  # by their value alone
-    said |= {word.partition("=")[0].replace("-", "_") for text in names for word in text.split() if "=" in word}
-    further = [field for field in differing if field not in said]
-    return [
-        " ".join([text, *(f"{field.replace('_', '-')}={each[field]}" for field in further if field in each)])
-        for text, each in zip(names, settings, strict=True)
-    ]
-
-
 def line_style(index: int) -> dict[str, Any]:
     """Of the line with that number: no two of MAX_LINES are the same."""
     return {
@@ -150,7 +139,7 @@ def line_with_bars(
     return axes.plot(x, y, **style, transform=moved)
 
 
-def fit(axes: Axes, measured: Metric, curves: Sequence[Curve], reach: float = math.inf) -> None:
+def fit(axes: Axes, measured: str, curves: Sequence[Curve], reach: float = math.inf) -> None:
     """Limits along y that show all means, and their intervals up to ``reach`` times the span of the means beyond them:
     the interval of two seeds is easily ten times as wide as that span, and would squeeze the curves."""
     mean, half = np.concatenate(curves, axis=1)
@@ -160,6 +149,6 @@ def fit(axes: Axes, measured: Metric, curves: Sequence[Curve], reach: float = ma
     low, high = mean.min(), mean.max()
     span = (high - low) or max(float(half.max()), abs(high) * 0.02, 1e-3)
     bottom = max((mean - half).min(), low - reach * span, 0.0)
-    top = min((mean + half).max(), high + reach * span, 100.0 if measured in PERCENTAGES else math.inf)
+    top = min((mean + half).max(), high + reach * span, 100.0 if axis_label(measured).endswith("(%)") else math.inf)
     margin = 0.04 * ((top - bottom) or span)
     axes.set_ylim(bottom - margin, top + margin)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from maldrop_cli.analysis.arms import Arm, marked_epochs, time_ratio
-from maldrop_cli.analysis.compare import Comparison
+from maldrop_cli.analysis.compare import TOP1, Comparison, lower_is_better
 from maldrop_cli.analysis.settings import NUMERIC, order, varying
 from maldrop_cli.analysis.stats import Difference, Interval, Outcome
 from maldrop_cli.config import RunConfig
 from maldrop_cli.names import value_text
-from maldrop_cli.record import RunRecord
+from maldrop_cli.record import TUNE, RunRecord, measured_names
 from maldrop_cli.render import runs
 from maldrop_cli.render.tables import Column, Table, number, number_column, plural
 
@@ -22,14 +22,14 @@ _METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_
 
 def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row an arm, at the last epoch."""
-    tested = zip(comparison.arms, comparison.differences[comparison.metrics[0]], comparison.references, strict=True)
+    further = measured_names(run for arm in comparison.arms for run in arm.done.values())
     return [
         {
             **runs.setting_cells(arm.config, runs.FIRST),
             "epoch": arm.config.epochs,
             "n_seeds": len(arm.done),
             "n_failed": len(arm.runs) - len(arm.done),
-            **_interval_cells(**{field: arm.metric(field) for field in _METRICS}),
+            **_interval_cells(**{field: arm.metric(field) for field in (*_METRICS, *further)}),
             **{f"{field}_mean": arm.of_runs(field).mean for field in runs.REPORTED},
             **_interval_cells(
                 val_top1_first=arm.metric("val_top1", 1),
@@ -39,19 +39,35 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
             ),
             "time_vs_none": time_ratio(arm, reference),
             "baseline": comparison.label,
-            **_interval_cells(diff_top1=difference.interval if difference else None),
-            "p_value": difference and difference.p,
-            "p_holm": difference and difference.p_holm,
-            "verdict": difference and str(difference.outcome),
-            "more_seeds": difference and difference.more_seeds,
+            **_test_cells(comparison, number),
             "trained_as": arm.trained_as and runs.name(arm.trained_as),
             "margin": comparison.margin,
+            "arm": arm.label or None,
             **runs.setting_cells(arm.config, runs.FURTHER),
             "data_digest": arm.data_digest,
             **{key: _common(run.environment.get(key) for run in arm.runs.values()) for key in runs.ENVIRONMENT},
         }
-        for arm, difference, reference in tested
+        for number, (arm, reference) in enumerate(zip(comparison.arms, comparison.references, strict=True))
     ]
+
+
+def _test_cells(comparison: Comparison, number: int) -> dict[str, Any]:
+    """The tests of the arm with that number: of top-1 by the plain names, of other metrics with theirs before them."""
+    cells: dict[str, Any] = {}
+    for metric in dict.fromkeys([TOP1, *comparison.differences]):
+        tested = metric in comparison.differences
+        difference = comparison.differences[metric][number] if tested else None
+        base = comparison.baselines[metric][number] if tested else None
+        prefix, name = ("", "diff_top1") if metric == TOP1 else (f"{metric}_", f"{metric}_diff")
+        cells |= {
+            **_interval_cells(**{name: difference.interval if difference else None}),
+            f"{prefix}p_value": difference and difference.p,
+            f"{prefix}p_holm": difference and difference.p_holm,
+            f"{prefix}verdict": difference and str(difference.outcome),
+            f"{prefix}more_seeds": difference and difference.more_seeds,
+            f"{prefix}against": base and difference and (base.label or runs.name(base.config)),
+        }
+    return cells
 
 
 def _interval_cells(**intervals: Interval | None) -> dict[str, float | None]:
@@ -70,16 +86,20 @@ def _common(values: Iterable[object]) -> object:
 def arm_table(
     comparison: Comparison, title: str, notes: Sequence[str] = (), id_columns: Sequence[Column] | None = None
 ) -> Table:
-    """Accuracy at the first, middle and last epoch, losses, times and drop rates, one row an arm. ``id_columns``: those
-    that say which arm it is; by default, its name."""
+    """Accuracy at the first, middle and last epoch, or at the last one and with something hidden, where that was
+    measured; losses, times and drop rates; one row an arm. ``id_columns``: those that say which arm it is; by default,
+    its name."""
     arms = comparison.arms
     lengths = {arm.config.epochs for arm in arms}
+    hidden = hidden_metrics(arms)
     marked: dict[object, int | None] = {"first": 1, "last": None}
     if len(lengths) == 1:
-        marked = {epoch: epoch for epoch in marked_epochs(*lengths)}
+        marked = {epoch: epoch for epoch in ([*lengths] if hidden else marked_epochs(*lengths))}
     columns = [
         *(id_columns or _named(arms)),
         *(_accuracy(arms, label, epoch) for label, epoch in marked.items()),
+        *runs.measured(hidden, arms, Arm.metric),
+        *_tuning(arms),
         *_means(arms, "train_loss", "val_loss"),
         number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
         number_column("× none", map(time_ratio, arms, comparison.references), 2),
@@ -88,11 +108,38 @@ def arm_table(
     ]
     if any(arm.trained_as for arm in arms):
         columns.append(_remarks(arms, {}))
-    return Table(title, columns, notes)
+    return Table(title, columns, [*notes, *runs.hidden_note(hidden)])
+
+
+def hidden_metrics(arms: Sequence[Arm]) -> list[str]:
+    """The measurements under perturbations that any of the arms has."""
+    names = measured_names(run for arm in arms for run in arm.done.values())
+    return [name for name in names if not name.startswith(TUNE)]
+
+
+def _tuning(arms: Sequence[Arm]) -> list[Column]:
+    """Top-1 on the tuning images, where there are some."""
+    return runs.measured([runs.TUNE_TOP1] if any(arm.config.tune_split for arm in arms) else [], arms, Arm.metric)
+
+
+def labels(arms: Sequence[Arm], without: str = "") -> list[str]:
+    """What each arm is called: by the user, else its variant, and the settings that vary among the arms. ``without``:
+    one left out."""
+    settings = [arm.config.flat_settings() for arm in arms]
+    differing = [field for field in varying(settings) if field != without]
+    names = [runs.name(arm.config, without, differing) for arm in arms]
+    said = {"dropout", "schedule", "selector", "granularity"}  # by their value alone
+    said |= {word.partition("=")[0].replace("-", "_") for text in names for word in text.split() if "=" in word}
+    further = [field for field in differing if field not in said]
+    return [
+        arm.label
+        or " ".join([text, *(f"{field.replace('_', '-')}={each[field]}" for field in further if field in each)])
+        for arm, text, each in zip(arms, names, settings, strict=True)
+    ]
 
 
 def _named(arms: Sequence[Arm]) -> list[Column]:
-    return [Column("dropout", [runs.name(arm.config) for arm in arms], left=True)]
+    return [Column("dropout", labels(arms), left=True)]
 
 
 def _accuracy(arms: Sequence[Arm], label: object, epoch: int | None = None) -> Column:
@@ -116,27 +163,49 @@ def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
 
 
 def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = None) -> Table:
-    """Each arm that has a baseline against it, seed by seed. ``id_columns``: as of :func:`arm_table`."""
-    tested = {
-        row: difference
-        for row, difference in enumerate(comparison.differences[comparison.metrics[0]])
+    """Each arm that has a baseline against it, seed by seed, by each measurement. ``id_columns``: as of
+    :func:`arm_table`."""
+    several = len(comparison.differences) > 1
+    tests = [
+        (metric, number, difference)
+        for metric, of_arms in comparison.differences.items()
+        for number, difference in enumerate(of_arms)
         if difference is not None
-    }
-    differences = tested.values()
+    ]
+    differences = [difference for *_, difference in tests]
+    [*metrics] = [runs.metric_name(metric) for metric, *_ in tests]
+    title, against = _against(comparison, [(metric, number) for metric, number, _ in tests])
+    what = "Δ" if several else f"Δ {runs.metric_name(*comparison.differences)}"
+    unit = "nats" if all(map(lower_is_better, comparison.differences)) else "points"
     columns = [
-        *(each.only(tested) for each in id_columns or _named(comparison.arms)),
-        number_column("Δ top-1, points (95 %, uncorrected)", [each.interval for each in differences], 2, sign=True),
+        *([Column("measurement", metrics, left=True)] if several else []),
+        *(each.only(number for _, number, _ in tests) for each in id_columns or _named(comparison.arms)),
+        *against,
+        number_column(f"{what}, {unit} (95 %, uncorrected)", [each.interval for each in differences], 2, sign=True),
         Column("p (Holm)", ["< 0.001" if each.p_holm < 0.001 else number(each.p_holm, 3) for each in differences]),
         Column("verdict", [_verdict(each) for each in differences], left=True),
     ]
-    title = f"Against {comparison.label}, each arm's own, paired by seed, last epoch"
-    if base := comparison.baseline(comparison.metrics[0]):
-        title = f"Against {runs.name(base.config)}, paired by seed, epoch {base.config.epochs}"
+    family = f", corrected over all {len(tests)} rows together" if several else ""
+    nats = f", of losses ±{comparison.margin / 10:g} nats" if any(map(lower_is_better, comparison.differences)) else ""
     notes = [
-        f"better, worse: Holm-corrected p below 0.05; equivalent: within ±{comparison.margin:g} points "
+        f"better, worse: Holm-corrected p below 0.05{family}; equivalent: within ±{comparison.margin:g} points{nats} "
         "(two one-sided t-tests)."
     ]
-    return Table(title, columns, notes)
+    styles = {Outcome.BETTER: "green", Outcome.WORSE: "red"} if several else {}
+    marked = {row: styles[each.outcome] for row, each in enumerate(differences) if each.outcome in styles}
+    return Table(title, columns, notes, marked)
+
+
+def _against(comparison: Comparison, tests: Sequence[tuple[str, int]]) -> tuple[str, list[Column]]:
+    """The title of the verdicts, and, where the baseline is the best of several, a column that names it."""
+    if base := comparison.baseline:
+        return f"Against {base.label or runs.name(base.config)}, paired by seed, epoch {base.config.epochs}", []
+    if not (comparison.label or "").startswith("best:"):
+        return f"Against {comparison.label}, each arm's own, paired by seed, last epoch", []
+    bases = [comparison.baselines[metric][number] for metric, number in tests]
+    names = [(each.label or runs.name(each.config)) if each else "" for each in bases]
+    title = f"Against {comparison.label} by the tuning images, paired by seed, last epoch"
+    return title, [Column("against", names, left=True)]
 
 
 def _verdict(difference: Difference) -> str:
@@ -184,7 +253,7 @@ def point_columns(points: Sequence[RunConfig]) -> list[Column]:
     """What tells the points of a sweep apart: variant, schedule, omega, rho, and what else varies."""
     several = [point.flat_settings() for point in points]
     differing = varying(several)
-    further = [field for field in ("dataset", "model", "selector", "lr", "p") if field in differing]
+    further = [field for field in ("dataset", "model", "train_images", "selector", "lr", "p") if field in differing]
     return setting_columns(several, ["dropout", *further, "schedule", "omega", "rho"])
 
 
@@ -199,8 +268,10 @@ def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) 
 
 def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -> Table:
     """One row a point, the references first; the best and the worst point marked."""
-    arms = comparison.arms
-    means = {row: arm.metric("val_top1").mean for row, arm in enumerate(arms) if arm.config.has_rho and arm.done}
+    arms, hidden = comparison.arms, hidden_metrics(comparison.arms)
+    tuned = all(arm.config.tune_split for arm in arms)
+    by = runs.TUNE_TOP1 if tuned else TOP1
+    means = {row: arm.metric(by).mean for row, arm in enumerate(arms) if arm.config.has_rho and arm.done}
     marks: dict[int, str] = {}
     if len(set(means.values())) > 1:
         marks = {max(means, key=means.__getitem__): "best", min(means, key=means.__getitem__): "worst"}
@@ -209,13 +280,16 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
     columns = [
         *point_columns(configs),
         _accuracy(arms, configs[0].epochs),
+        *runs.measured(hidden, arms, Arm.metric),
+        *_tuning(arms),
         *_means(arms, "val_loss"),
         number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
         number_column("dropped %", [sum(each) / len(each) if each else None for each in rates], 2),
         _seeds(arms),
         _remarks(arms, marks),
     ]
-    notes = [*runs.schedule_settings(configs), *notes, *saturated_arms(arms)]
+    chosen = ["best, worst: by top-1 on the tuning images."] if tuned and marks else []
+    notes = [*runs.schedule_settings(configs), *notes, *saturated_arms(arms), *chosen, *runs.hidden_note(hidden)]
     styles = {"best": "green", "worst": "red"}
     return Table(title, columns, notes, {row: styles[mark] for row, mark in marks.items()})
 

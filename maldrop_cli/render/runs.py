@@ -9,13 +9,13 @@ from typing import Any
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.config import RunConfig
 from maldrop_cli.names import CNN, Schedule, Unit, value_text
-from maldrop_cli.record import PROBED, EpochRow, RunRecord, Status, describe_machine
+from maldrop_cli.record import PROBED, ROBUSTNESS, TUNE, EpochRow, RunRecord, Status, describe_machine, measured_names
 from maldrop_cli.render.tables import Column, Table, duration, number, number_column, plural
 
 FIRST = ("dataset", "model", "dropout", "selector", "schedule", "rho", "omega", "granularity", "p")  # columns of a row
 FURTHER = (
     *("epochs", "batch_size", "lr", "momentum", "weight_decay", "period", "rate", "rho_end", "horizon", "pass_rate"),
-    *("joint_iterations", "joint_starts", "fidelity_every", "depth"),
+    *("joint_iterations", "joint_starts", "fidelity_every", "depth", "train_images", "tune_split"),
     *("image_size", "shape", "classes", "images", "deterministic"),
 )
 ENVIRONMENT = ("device", "device_name", "threads", "workers", "torch")
@@ -36,6 +36,7 @@ SHOWN = {  # what an EpochRow measures, in the order of files: the heading of it
 }
 OF_MASKS = ("turnover", *PROBED, "fidelity")  # those of SHOWN that are about masks
 REPORTED = ("never_passed", "always_passed")  # of RunRecord, about all its masks
+TUNE_TOP1 = f"{TUNE}val_top1"
 BAR = 30  # characters that stand for all neurons
 SATURATED = 0.001  # a layer that drops all but this share of its neurons, or no more than it, is saturated
 
@@ -114,19 +115,38 @@ def machine_line(records: Sequence[RunRecord]) -> str:
     return f"Trained on {describe_machine(records[0].environment)}{shared}."
 
 
+def metric_name(metric: str) -> str:
+    """A measurement in words: ``top-1``, ``occlude 0.5`` (top-1 with that hidden), ``mean of occlude``."""
+    if metric.startswith(TUNE):
+        return f"tuning {metric_name(metric.removeprefix(TUNE))}"
+    if metric.startswith("top1_"):
+        hidden, _, severity = metric.removeprefix("top1_").partition("_")
+        return f"{hidden} {severity}" if severity else f"mean of {'all' if hidden == ROBUSTNESS else hidden}"
+    return {"val_top1": "top-1", "val_top5": "top-5", "val_loss": "loss"}.get(metric, metric.replace("_", " "))
+
+
+def hidden_note(names: Sequence[str]) -> list[str]:
+    """A line about the measurements under perturbations; none where there are none."""
+    if not names:
+        return []
+    first = metric_name(names[0])
+    return [f"{first} ...: top-1 with so much hidden, in the last epoch (docs/method.md, What a network keeps)."]
+
+
 def epoch_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One row an epoch; a run that failed before its first still has a row."""
-    wholes = zip(records, run_rows(records), strict=True)
-    return [whole | _measured(row) for run, whole in wholes for row in run.epochs or [None]]
+    wholes, further = zip(records, run_rows(records), strict=True), measured_names(records)
+    return [whole | _measured(row, further) for run, whole in wholes for row in run.epochs or [None]]
 
 
 def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """One row a run, at its last epoch."""
+    further = measured_names(records)
     return [
         {
             **setting_cells(run.config, FIRST),
             "seed": run.config.seed,
-            **_measured(run.epochs[-1] if run.epochs else None),
+            **_measured(run.epochs[-1] if run.epochs else None, further),
             "status": str(run.status),
             "reason": run.reason or None,
             **{field: getattr(run, field) for field in REPORTED},
@@ -141,16 +161,17 @@ def run_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     ]
 
 
-def _measured(row: EpochRow | None) -> dict[str, Any]:
-    return {field: getattr(row, field, None) for field in ("epoch", *SHOWN)}
+def _measured(row: EpochRow | None, further: Sequence[str]) -> dict[str, Any]:
+    return {field: row and row.value(field) for field in ("epoch", *SHOWN, *further)}
 
 
-def measured(fields: Iterable[str], rows: Sequence[Any], value: Callable[[Any, str], float | None]) -> list[Column]:
-    """A column for each of the ``fields``, keys of SHOWN; ``value(row, field)`` is what it shows."""
+def measured(fields: Iterable[str], rows: Sequence[Any], value: Callable[[Any, str], Any]) -> list[Column]:
+    """A column for each of the ``fields``, measurements of an epoch; ``value(row, field)``, a number or an Interval, is
+    what it shows."""
     return [
         number_column(heading, [value(row, field) for row in rows], digits, sign=field.startswith("raised_"))
         for field in fields
-        for heading, digits in [SHOWN[field]]
+        for heading, digits in [SHOWN.get(field) or (f"{metric_name(field)} %", 2)]
     ]
 
 
@@ -165,7 +186,11 @@ def train_table(run: RunRecord) -> Table:
     fields = ["train_loss", "val_loss", "val_top1", "val_top5", "rho_mean", "drop_rate", "train_seconds"]
     if any(row.raised_mask is not None for row in rows):
         fields += ["raised_mask", "raised_joint", "raised_ceiling", "fidelity"]
-    return Table(title, [Column("epoch", [str(row.epoch) for row in rows]), *measured(fields, rows, getattr)], notes)
+    hidden = [each for each in measured_names([run]) if not each.startswith(TUNE)]
+    fields += [*hidden, *([TUNE_TOP1] if run.config.tune_split else [])]
+    notes += hidden_note(hidden)
+    columns = [Column("epoch", [str(row.epoch) for row in rows]), *measured(fields, rows, EpochRow.value)]
+    return Table(title, columns, notes)
 
 
 def pass_rate_table(run: RunRecord) -> Table | None:

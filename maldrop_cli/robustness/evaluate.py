@@ -27,7 +27,7 @@ def top1_under(
     """
     model.eval()
     hits = dict.fromkeys(plan.keys, 0)
-    generators = {name: _generator(name, seed) for name, _ in plan.severities}
+    generators = {name: generator_of(name, seed) for name, _ in plan.severities}
     states = {name: generator.get_state() for name, generator in generators.items()}
     for images, labels_N in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         hidden_ND: Tensor | None = None
@@ -53,6 +53,7 @@ def _last_layer(model: Classifier, hidden_ND: Tensor, labels_N: Tensor) -> LastL
     return LastLayer(hidden_ND, weight_CD, head.bias, labels_N)
 
 
-def _generator(name: Perturbation, seed: int) -> torch.Generator:
+def generator_of(name: Perturbation, seed: int) -> torch.Generator:
+    """Of the places, the noise and the neurons of a perturbation, for the runs of a seed."""
     digest = hashlib.sha256(f"{seed}/robustness/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maldrop_cli.names import Perturbation, UsageError
-from maldrop_cli.record import RunRecord, Status
+from maldrop_cli.names import Metric, Perturbation, UsageError, unknown_name
+from maldrop_cli.record import ROBUSTNESS, RunRecord, Status
 
 MAX_SEVERITY = {Perturbation.BLUR: 0.3}  # a share; the others': 1
 COUNTED = (Perturbation.WORST_NEURONS, Perturbation.WORST_NEURONS_JOINT)  # a number of neurons, up to the width
@@ -43,6 +43,21 @@ class RobustnessPlan:
 def key(perturbation: Perturbation, severity: float) -> str:
     """``top1_occlude_0.5``, the name of the measurement."""
     return f"top1_{perturbation}_{severity:g}"
+
+
+def parse_metric(text: str) -> str:
+    """A :class:`Metric`, ``top1_occlude_0.5``, or a mean over severities: ``top1_occlude``, ``top1_robustness``;
+    UsageError, with the nearest name, for anything else."""
+    means = [f"top1_{name}" for name in (*Perturbation, ROBUSTNESS)]
+    name, _, severity = text.rpartition("_")
+    if name in means[:-1]:
+        try:
+            return f"{name}_{float(severity):g}"
+        except ValueError:
+            raise UsageError("metric", f"{text!r} has no number for its severity; write e.g. {name}_0.5") from None
+    if text not in (*Metric, *means):
+        raise UsageError("metric", unknown_name("measurement", text, [*Metric, *means]))
+    return text
 
 
 def check_severity(perturbation: Perturbation, severity: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from maldrop_cli.analysis.arms import Arm
@@ -71,7 +71,12 @@ def parse_condition(text: str, flag: str, allowed: Sequence[str] = (*ARM_SETTING
 
 
 def parse_baseline(text: str) -> Baseline:
-    """A variant, or ``SETTING=VALUE`` once or more, with commas between."""
+    """A variant, or ``SETTING=VALUE`` once or more, with commas between; ``best:`` before it, for the best of them."""
+    kind, sign, rest = text.partition(":")
+    if sign:
+        if kind.strip() != "best":
+            raise UsageError("baseline", f"{text!r} begins with {kind!r}; only best: can stand before a colon")
+        return replace(parse_baseline(rest), label=f"best:{rest.strip()}", best=True)
     if "=" not in text:
         return of_dropout(parse_name(Dropout, text.strip(), "baseline"))
     conditions = [parse_condition(item, "baseline", ARM_SETTINGS) for item in text.split(",")]

@@ -17,7 +17,7 @@ Values = Mapping[str, Sequence[Any]]  # by setting of RunConfig or DataConfig; o
 Heads = Callable[[RunConfig], Head]  # the last layer of a run
 
 # From the slowest to the fastest: the settings of which a command may take several values.
-NESTING = ("dataset", "model", "lr", "p", "dropout", "selector", "schedule", "omega", "rho")
+NESTING = ("dataset", "model", "train_images", "lr", "p", "dropout", "selector", "schedule", "omega", "rho")
 REFERENCES = (Dropout.NONE, Dropout.VANILLA)
 _OF_DATA = {each.name for each in fields(DataConfig)}
 _RHO_SETTINGS = ("rho", "schedule", "period", "rate", "rho_end", "horizon")  # from which rho follows in each batch
