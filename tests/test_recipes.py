@@ -78,6 +78,13 @@ def test_a_data_set(copy: Copy) -> None:
     assert float(row["val_top1"]) > 80
 
 
+@recipe("perturbation")
+def test_a_perturbation(copy: Copy) -> None:
+    [row] = copy.train("--robustness", "darken=0,1", "--epochs", "1")
+    assert row["top1_darken_0"] == row["val_top1"]
+    assert float(row["top1_darken_1"]) < 60  # black images: one class for all
+
+
 @recipe("setting")
 def test_a_setting(copy: Copy) -> None:
     first, second = copy.train("--clip", "1e-9", "--epochs", "2")
@@ -96,7 +103,7 @@ def test_a_setting_without_effect_leaves_run_ids_alone(copy: Copy) -> None:
 
 def test_every_recipe_names_what_is_there() -> None:
     """Files, tests and names in `code` of the recipes."""
-    assert set(RECIPES) >= {"selector", "schedule", "data set", "setting", "variant", "model", "plot", "executor"}
+    assert set(RECIPES) >= {"selector", "schedule", "data set", "perturbation", "setting", "variant", "model", "plot", "executor"}
     sources = "\n".join(path.read_text() for kind in ("maldrop_cli", "tests") for path in (ROOT / kind).rglob("*.py"))
     for text in RECIPES.values():
         for code in re.findall(r"`([^`\n]+)`", re.sub(r"(?s)```.*?```", "", text)):
