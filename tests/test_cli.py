@@ -79,14 +79,15 @@ def test_compare(maldrop: Run) -> None:
     assert "Against vanilla p=0.5, paired by seed, epoch 2" in result.out
     assert "\x1b" not in result.out + result.err
     table = rows("c.csv")
-    assert [row["dropout"] for row in table] == ["none", "vanilla", "maldrop", "random"]
+    assert [row["dropout"] for row in table] == ["none", "vanilla", "maldrop", "maldrop", "random"]
+    assert [row["selector"] for row in table] == ["", "", "heuristic", "gradient", ""]
     assert set(ARM_COLUMNS) <= set(table[0])
     assert {row["n_seeds"] for row in table} == {"3"}
     assert table[0]["rho"] == ""
     assert table[2]["rho"] == "16"
     assert float(table[0]["time_vs_none"]) == 1.0
     assert json.loads(Path("c.json").read_text())[1]["verdict"] is None
-    assert len(list(Store(Path("maldrop-runs")).scan())) == 12
+    assert len(list(Store(Path("maldrop-runs")).scan())) == 15
 
 
 def test_compare_reuses_finished_runs_and_says_so(maldrop: Run) -> None:
@@ -307,13 +308,13 @@ def test_report(maldrop: Run) -> None:
     maldrop("train", *QUICK, "--seed", "7", "--out", "b")
     result = maldrop("report", "a", "b", "--csv", "r.csv")
     assert result.code == 0, result.err
-    assert "5 stored runs" in result.out
-    assert len(rows("r.csv")) == 5
+    assert "6 stored runs" in result.out
+    assert len(rows("r.csv")) == 6
     assert set(RUN_COLUMNS) <= set(rows("r.csv")[0])
     maldrop("report", "a", "b", "--long", "--csv", "r.csv")
-    assert len(rows("r.csv")) == 10
+    assert len(rows("r.csv")) == 12
     only = maldrop("report", "a", "b", "--dropout", "maldrop", "--csv", "r.csv", "--format", "markdown")
-    assert "2 stored runs" in only.out
+    assert "3 stored runs" in only.out
     assert {row["dropout"] for row in rows("r.csv")} == {"maldrop"}
 
 
@@ -395,7 +396,10 @@ USAGE = [
     (("timeit", "--model", "resnet18", "--batch-size", "1"), "--batch-size 2"),
     (("train", "--granularity", "row"), "one of: batch, sample"),
     (("compare", "--dropout", "none,vanila"), "did you mean 'vanilla'?"),
-    (("compare", "--baseline", "none", "--dropout", "vanilla,maldrop"), "not among --dropout"),
+    (
+        ("compare", "--baseline", "none", "--dropout", "vanilla,maldrop"),
+        "none is not among the arms: vanilla p=0.5, maldrop",
+    ),
     (("compare", "--margin", "nan"), "--margin"),
     (("compare", "--seeds", "none"), "--seeds"),
     (("comapre",), "Did you mean 'compare'?"),

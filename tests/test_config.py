@@ -95,7 +95,13 @@ def test_every_setting_is_decided_upon() -> None:
         for selector in (Selector.HEURISTIC, Selector.JOINT)
         if dropout is not Dropout.SPATIAL_MALDROP
         for name in replace(
-            BASE, dropout=dropout, schedule=schedule, selector=selector, fidelity_every=1
+            BASE,
+            dropout=dropout,
+            schedule=schedule,
+            selector=selector,
+            fidelity_every=1,
+            train_images=9,
+            tune_split=0.1,
         ).effective_settings()
     }
     assert shown | {"score_memory"} == {field.name for field in dataclasses.fields(RunConfig)}

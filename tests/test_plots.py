@@ -17,15 +17,19 @@ from test_report import MALDROP, NONE, RANDOM, SWEEP, VANILLA, over_seeds, store
 
 from maldrop_cli.analysis.arms import group
 from maldrop_cli.analysis.stats import t_interval
-from maldrop_cli.config import RunConfig
-from maldrop_cli.names import PLOT_SUFFIXES, Dropout, MaldropError, Metric, PlotKind, Schedule
-from maldrop_cli.plots import KINDS, draw, save
+from maldrop_cli.cli.options import read_robustness
+from maldrop_cli.config import DataConfig, RunConfig
+from maldrop_cli.data.load import load
+from maldrop_cli.names import PLOT_SUFFIXES, Dataset, Dropout, MaldropError, Metric, Perturbation, PlotKind, Schedule
+from maldrop_cli.plots import KINDS, draw, examples, save
 from maldrop_cli.plots.runs import MAX_BANDS
 from maldrop_cli.plots.style import LABELS, MAX_LINES, METADATA, line_style
 from maldrop_cli.plots.timings import MIN_SPAN, REFERENCE, ratios, scale
-from maldrop_cli.record import RunRecord, Status
+from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.arms import labels
 from maldrop_cli.render.timings import timing_rows
+from maldrop_cli.robustness.evaluate import generator_of
+from maldrop_cli.robustness.perturbations import PERTURBATIONS
 from maldrop_cli.timing.cases import Setting, Timing
 from maldrop_cli.timing.clock import Samples
 from maldrop_cli.timing.scaling import ScalePoint, exponents
@@ -35,7 +39,18 @@ QUICK = (*TINY, "--epochs", "2", "--lr", "0.02", "-q")
 COMPARE = [*over_seeds(90, dropout=NONE), *over_seeds(92, dropout=VANILLA), *over_seeds(88, rho=256)]
 MANY = [run for rho in range(20) for run in over_seeds(90, rho=rho)]
 BY_RHO = [*COMPARE[:6], *(run for run in SWEEP if run.config.has_rho)]
+OF_ARMS = set(PlotKind) - {PlotKind.EXAMPLES}
 BROKEN = stored(rho=4096, status=Status.DIVERGED)
+
+
+def perturbed(runs: list[RunRecord]) -> list[RunRecord]:
+    """With a loss of 10 points for each tenth that is hidden, of neurons half of it."""
+
+    def measured(row: EpochRow) -> EpochRow:
+        hidden = {"occlude_0.2": 20, "occlude_0.5": 50, "neurons_0.4": 20}
+        return replace(row, measured={f"top1_{key}": row.val_top1 - lost for key, lost in hidden.items()})
+
+    return [replace(run, epochs=tuple(map(measured, run.epochs))) for run in runs]
 
 
 def picture(runs: list[RunRecord], kind: PlotKind, *arguments: Any) -> Figure:
@@ -108,9 +123,9 @@ def test_a_wide_band_does_not_squeeze_the_curves() -> None:
 
 def test_too_many_lines_are_refused() -> None:
     assert len({repr(line_style(index)) for index in range(MAX_LINES)}) == MAX_LINES
-    for kind in PlotKind:
+    for kind in OF_ARMS:
         with pytest.raises(MaldropError, match=r"25 lines can't be told apart .* --where"):
-            picture([stored(rho=rho, lr=0.1 + rho) for rho in range(MAX_LINES + 1)], kind)
+            picture(perturbed([stored(rho=rho, lr=0.1 + rho) for rho in range(MAX_LINES + 1)]), kind)
 
 
 def test_a_metric_against_rho_with_reference_bands() -> None:
@@ -272,8 +287,14 @@ def test_timeit_draws_its_ratios_and_its_scale(maldrop: Run) -> None:
         assert text in Path("scale.SVG").read_text()
 
 
+def shown() -> Figure:
+    plan = read_robustness("occlude=0.25,0.5 blur=0.1 neurons=0.5")
+    return examples(load(DataConfig(dataset=Dataset.SYNTHETIC, shape=(3, 8, 9))), plan)
+
+
 ALL: dict[str, Callable[[], Figure]] = {
-    **{str(kind): partial(picture, BY_RHO, kind) for kind in PlotKind},
+    **{str(kind): partial(picture, perturbed(BY_RHO), kind) for kind in OF_ARMS},
+    "examples": shown,
     "many": partial(picture, MANY, PlotKind.LEARNING),
     "scale": scaled,
     "ratios": partial(ratio_plot, [*TIMES, NAIVE]),
@@ -281,7 +302,7 @@ ALL: dict[str, Callable[[], Figure]] = {
 
 
 def test_every_kind_and_metric_has_its_entry() -> None:
-    assert (set(KINDS), set(LABELS), set(METADATA)) == (set(PlotKind), set(Metric), set(PLOT_SUFFIXES))
+    assert (set(KINDS), set(LABELS), set(METADATA)) == (OF_ARMS, set(Metric), set(PLOT_SUFFIXES))
 
 
 @pytest.mark.parametrize(
@@ -292,6 +313,7 @@ def test_every_kind_and_metric_has_its_entry() -> None:
         (COMPARE[:6], PlotKind.METRIC, "rho", "in none of these runs rho has an effect"),
         ([stored()], PlotKind.METRIC, "omega", "omega has an effect and a number"),
         (COMPARE[:6], PlotKind.MASKS, "rho", "counts what it drops"),
+        (COMPARE, PlotKind.ROBUSTNESS, "rho", "no run was measured with something hidden"),
     ],
 )
 def test_nothing_to_plot_is_one_line(runs: list[RunRecord], kind: PlotKind, x: str, message: str) -> None:
@@ -328,6 +350,30 @@ def test_the_legend_covers_no_data_and_nothing_leaves_the_picture(make: Callable
     assert 0 <= box.y0 < box.y1 <= figure.get_figheight()
 
 
+def test_robustness_starts_at_clean_accuracy_and_has_a_panel_a_perturbation() -> None:
+    figure = picture(perturbed(COMPARE), PlotKind.ROBUSTNESS)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["occlude", "neurons"]
+    occlude, neurons = (curves(axes) for axes in figure.axes)
+    assert (len(occlude), len(neurons)) == (len(group(COMPARE)),) * 2
+    top1 = group(COMPARE)[0].metric("val_top1").mean
+    assert list(occlude[0].get_xdata()) == [0, 0.2, 0.5]
+    assert list(occlude[0].get_ydata()) == pytest.approx([top1, top1 - 20, top1 - 50])
+    assert list(neurons[0].get_ydata()) == pytest.approx([top1, top1 - 20])
+
+
+def test_examples_are_what_the_runs_of_seed_0_see() -> None:
+    plan = read_robustness("occlude=0.5")
+    data = load(DataConfig(dataset=Dataset.SYNTHETIC, shape=(3, 8, 9)))
+    figure = examples(data, plan)
+    assert len(figure.axes) == 2 * 8
+    seen = PERTURBATIONS[Perturbation.OCCLUDE].apply(data.val.images[:64], 0.5, generator_of(Perturbation.OCCLUDE, 0))
+    for number, axes in enumerate(figure.axes):
+        expected = (seen if number >= 8 else data.val.images)[number % 8]
+        assert np.array_equal(np.asarray(axes.get_images()[0].get_array()), expected.permute(1, 2, 0).numpy())
+    with pytest.raises(MaldropError, match="only neurons are hidden"):
+        examples(data, read_robustness("neurons=0.5"))
+
+
 def test_labels_say_what_varies_and_no_more() -> None:
     def of(*configs: dict[str, Any], without: str = "") -> list[str]:
         return labels(group([stored(**config) for config in configs]), without)
@@ -352,12 +398,17 @@ def test_compare_and_sweep_draw_what_report_draws(maldrop: Run) -> None:
     assert maldrop("compare", *QUICK, "--seeds", "2", "--dropout", "none,maldrop", "--plot", "c.svg").code == 0
     maldrop("report", "maldrop-runs", "--plot", "again.svg")
     assert Path("c.svg").read_bytes() == Path("again.svg").read_bytes()
-    assert maldrop("sweep", *QUICK, "--rho", "0,16,64", "--plot", "s.svg", "--out", "swept").code == 0
-    for kind in PlotKind:
+    hidden = ("--robustness", "occlude=0.5 neurons=0.5")
+    assert maldrop("sweep", *QUICK, "--rho", "0,16,64", *hidden, "--plot", "s.svg", "--out", "swept").code == 0
+    for kind in OF_ARMS:
         result = maldrop("report", "swept", "--plot", f"{kind}.SVG", "--plot-kind", kind)
         assert (result.code, result.err) == (0, "")
     assert Path("s.svg").read_bytes() == Path("metric.SVG").read_bytes()
-    assert len({Path(f"{kind}.SVG").read_bytes() for kind in PlotKind}) == len(PlotKind)
+    assert len({Path(f"{kind}.SVG").read_bytes() for kind in OF_ARMS}) == len(OF_ARMS)
+    shows = ("--plot", "e.png", "--plot-kind", "examples")
+    assert maldrop("sweep", *QUICK, "--rho", "0,16,64", *hidden, *shows, "--out", "swept").code == 0
+    refused = maldrop("report", "swept", *shows)
+    assert (refused.code, "examples needs the images" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,17 @@ def test_a_setting_without_effect_leaves_run_ids_alone(copy: Copy) -> None:
 
 def test_every_recipe_names_what_is_there() -> None:
     """Files, tests and names in `code` of the recipes."""
-    assert set(RECIPES) >= {"selector", "schedule", "data set", "perturbation", "setting", "variant", "model", "plot", "executor"}
+    assert set(RECIPES) >= {
+        "selector",
+        "schedule",
+        "data set",
+        "perturbation",
+        "setting",
+        "variant",
+        "model",
+        "plot",
+        "executor",
+    }
     sources = "\n".join(path.read_text() for kind in ("maldrop_cli", "tests") for path in (ROOT / kind).rglob("*.py"))
     for text in RECIPES.values():
         for code in re.findall(r"`([^`\n]+)`", re.sub(r"(?s)```.*?```", "", text)):

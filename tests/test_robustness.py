@@ -1,7 +1,7 @@
 """Perturbations against loops over images, and what a network keeps of its accuracy under them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,22 +11,29 @@ import torch
 from conftest import BASE, TINY, Result, matching_rho, rows, run_job, runner, train
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 from test_cli import QUICK
 from torch import Generator, Tensor
 
+from maldrop_cli.analysis.arms import Arm
+from maldrop_cli.analysis.compare import compare_arms, of_dropout
+from maldrop_cli.analysis.stats import Outcome
 from maldrop_cli.cli.options import read_robustness
+from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.data.subsets import training_parts
 from maldrop_cli.dropout import worst_set
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models import Normalise, build_model
-from maldrop_cli.names import Dropout, Granularity, Perturbation, UsageError
-from maldrop_cli.record import EpochRow
+from maldrop_cli.names import Dropout, Granularity, Metric, Perturbation, UsageError
+from maldrop_cli.record import EpochRow, RunRecord, Status
+from maldrop_cli.render.arms import arm_rows, verdict_table
 from maldrop_cli.robustness.evaluate import top1_under
 from maldrop_cli.robustness.perturbations import PERTURBATIONS
-from maldrop_cli.robustness.plan import COUNTED, STANDARD, RobustnessPlan
+from maldrop_cli.robustness.plan import COUNTED, STANDARD, RobustnessPlan, parse_metric
 from maldrop_cli.runs.events import Event, Started, Warned
-from maldrop_cli.train import evaluate
+from maldrop_cli.sweep.filters import parse_baseline
+from maldrop_cli.train import evaluate, seconds_of_epoch
 
 Run = Callable[..., Result]
 IMAGES = torch.randint(0, 256, (7, 3, 10, 12), generator=Generator().manual_seed(1)).byte()
@@ -318,3 +325,169 @@ def test_columns_of_a_run(maldrop: Run) -> None:
     assert 0 <= float(table[-1]["top1_neurons_0.9"]) <= 100
     assert "occlude 0.5" in result.out
     assert Granularity.BATCH in table[0]["granularity"]
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+def arm(config: RunConfig, **of_seeds: Sequence[float]) -> Arm:
+    """``val_top1`` and measurements, ``_`` for the dot and ``__`` for the dash, by seed."""
+    names = {name.replace("__", "-").replace("0_", "0."): values for name, values in of_seeds.items()}
+    runs = {}
+    for seed in range(len(next(iter(names.values())))):
+        values = {name: each[seed] for name, each in names.items()}
+        row = replace(train_row(), val_top1=values.pop("val_top1", 90.0), val_loss=values.pop("val_loss", 1.0))
+        rows = (replace(row, measured=values),)
+        own = replace(config, seed=seed, epochs=1)
+        runs[seed] = RunRecord(run_id=own.run_id("d"), config=own, epochs=rows, status=Status.DONE)
+    return Arm(replace(config, epochs=1), runs)
+
+
+VANILLA = replace(BASE, dropout=Dropout.VANILLA)
+GOOD, BAD = (70.0, 71.0, 72.5), (60.0, 61.5, 62.0)
+
+
+def test_several_metrics_are_one_family_to_holm() -> None:
+    arms = [arm(VANILLA, val_top1=GOOD, top1_occlude_0_5=BAD), arm(BASE, val_top1=BAD, top1_occlude_0_5=GOOD)]
+    metrics = ["val_top1", "top1_occlude_0.5"]
+    both = compare_arms(arms, of_dropout(Dropout.VANILLA), 0.5, metrics=metrics)
+    [clean, hidden] = [both.differences[metric][1] for metric in metrics]
+    assert clean
+    assert hidden
+    assert (clean.outcome, hidden.outcome) == (Outcome.WORSE, Outcome.BETTER)
+    alone = compare_arms(arms, of_dropout(Dropout.VANILLA), 0.5).differences["val_top1"][1]
+    assert alone
+    assert clean.p_holm == pytest.approx(min(2 * alone.p_holm, 1))
+    assert hidden.p == ttest_1samp(np.subtract(GOOD, BAD), 0).pvalue
+    table = verdict_table(both)
+    assert "corrected over all 2 rows together" in table.notes[0]
+    assert [column.heading for column in table.columns][:2] == ["measurement", "dropout"]
+    assert table.columns[0].cells == ["top-1", "occlude 0.5"]
+    [_, row] = arm_rows(both)
+    assert (row["verdict"], row["top1_occlude_0.5_verdict"]) == ("worse", "better")
+    assert row["top1_occlude_0.5_diff_mean"] == pytest.approx(np.mean(np.subtract(GOOD, BAD)))
+    assert (row["against"], row["top1_occlude_0.5_mean"]) == ("vanilla p=0.5", np.mean(GOOD))
+
+
+def test_less_loss_is_better_and_its_margin_a_tenth() -> None:
+    losses = ((1.0, 1.1, 1.2), (0.5, 0.65, 0.7))
+    arms = [arm(VANILLA, val_loss=losses[0]), arm(BASE, val_loss=losses[1])]
+    found = compare_arms(arms, of_dropout(Dropout.VANILLA), 0.5, metrics=["val_loss"])
+    assert found.differences["val_loss"][1]
+    assert found.differences["val_loss"][1].outcome is Outcome.BETTER
+    assert "Δ loss, nats" in verdict_table(found).columns[1].heading
+    assert "of losses ±0.05 nats" in verdict_table(found).notes[0]
+    near = [arm(VANILLA, val_loss=(1.0, 1.1, 1.2)), arm(BASE, val_loss=(1.06, 1.17, 1.27))]
+    found = compare_arms(near, of_dropout(Dropout.VANILLA), 0.5, metrics=["val_loss"])
+    [difference] = filter(None, found.differences["val_loss"])
+    assert difference.outcome is not Outcome.EQUIVALENT  # 0.06 nats: within 0.5, not within 0.05
+
+
+def test_the_best_baseline_is_chosen_on_the_tuning_images_by_each_metric() -> None:
+    tuned = replace(BASE, tune_split=0.1)
+    low, high = (replace(tuned, dropout=Dropout.VANILLA, p=p) for p in (0.3, 0.8))
+    arms = [
+        arm(low, val_top1=BAD, top1_occlude_0_5=GOOD, tune_val_top1=GOOD, tune_top1_occlude_0_5=BAD),
+        arm(high, val_top1=GOOD, top1_occlude_0_5=BAD, tune_val_top1=BAD, tune_top1_occlude_0_5=GOOD),
+        arm(tuned, val_top1=(65.0, 64.0, 66.0), top1_occlude_0_5=GOOD, tune_val_top1=BAD, tune_top1_occlude_0_5=BAD),
+    ]
+    metrics = ["val_top1", "top1_occlude_0.5"]
+    found = compare_arms(arms, parse_baseline("best:vanilla"), 0.5, metrics=metrics)
+    assert [base and base.config.p for base in found.baselines["val_top1"]] == [None, 0.3, 0.3]
+    assert [base and base.config.p for base in found.baselines["top1_occlude_0.5"]] == [0.8, None, 0.8]
+    table = verdict_table(found)
+    assert table.title == "Against best:vanilla by the tuning images, paired by seed, last epoch"
+    [against] = [column.cells for column in table.columns if column.heading == "against"]
+    assert against == ["vanilla p=0.3", "vanilla p=0.3", "vanilla p=0.8", "vanilla p=0.8"]
+    untuned = [arm(VANILLA, val_top1=GOOD), arm(BASE, val_top1=BAD)]
+    with pytest.raises(UsageError, match="try --tune-split"):
+        compare_arms(untuned, parse_baseline("best:vanilla"), 0.5)
+
+
+# --- metrics, arms and baselines on the command line -----------------------------------------------------------------
+
+
+def test_a_metric_is_named_as_its_column() -> None:
+    for text in (*Metric, "top1_occlude_0.5", "top1_worst-neurons_64", "top1_blur", "top1_robustness"):
+        assert parse_metric(text) == text
+    assert parse_metric("top1_occlude_.50") == "top1_occlude_0.5"
+
+
+ARMS = ("--arm", "mine: maldrop selector=joint rho=8", "--arm", "vanilla p=0.25", "--arm", "none")
+
+
+def test_arms_of_ones_own(maldrop: Run) -> None:
+    result = maldrop("compare", *QUICK, *ARMS, "--seeds", "2", "--baseline", "mine", "--csv", "c.csv", "-q")
+    assert result.code == 0, result.err
+    table = rows("c.csv")
+    assert [(row["dropout"], row["arm"], row["rho"]) for row in table] == [
+        ("maldrop", "mine", "8"), ("vanilla", "", ""), ("none", "", "")
+    ]  # fmt: skip
+    assert [row["against"] for row in table] == ["", "mine", "mine"]
+    assert "Against mine, paired by seed" in result.out
+    both = maldrop("compare", *QUICK, *ARMS[:2], "--dropout", "none,maldrop", "--seeds", "1", "--csv", "d.csv", "-q")
+    assert both.code == 0, both.err
+    assert [(row["dropout"], row["selector"]) for row in rows("d.csv")] == [
+        ("none", ""), ("maldrop", "heuristic"), ("maldrop", "joint")
+    ]  # fmt: skip
+
+
+def test_arms_in_a_file(maldrop: Run) -> None:
+    flags = ("compare", *QUICK, *ARMS, "--seeds", "1", "-q")
+    maldrop(*flags, "--csv", "flags.csv", "--save-config", "arms.toml")
+    assert maldrop("compare", "--config", "arms.toml", "-q", "--csv", "file.csv").code == 0
+    assert [row["arm"] for row in rows("file.csv")] == [row["arm"] for row in rows("flags.csv")] == ["mine", "", ""]
+
+
+def test_every_combination_is_an_arm(maldrop: Run) -> None:
+    values = ("--dropout", "vanilla,maldrop", "--p", "0.3,0.5", "--rho", "8,16", "--selector", "gradient,joint")
+    found = maldrop("compare", *QUICK, *values, "--seeds", "1", "--baseline", "best:vanilla", "--tune-split", "0.2",
+                    "--csv", "c.csv", "-q")  # fmt: skip
+    assert found.code == 0, found.err
+    assert [(row["p"], row["selector"], row["rho"]) for row in rows("c.csv")] == [
+        ("0.3", "", ""), ("0.5", "", ""),
+        *(("", selector, rho) for selector in ("gradient", "joint") for rho in ("8", "16")),
+    ]  # fmt: skip
+    assert "tuning top-1 %" in found.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arm", "maldrop rate"), "'rate' in 'maldrop rate' is no SETTING=VALUE"),
+        (("--arm", "vanilla rho=8"), "no setting of vanilla is called 'rho'"),
+        (("--arm", "maldorp"), "did you mean 'maldrop'?"),
+        (("--arm", "maldrop rho=8,16"), "names 2 values"),
+        (("--arm", ": maldrop"), "no name before its colon"),
+        (("--baseline", "best:vanilla"), "try --tune-split 0.1"),
+        (("--baseline", "worst:vanilla"), "only best: can stand before a colon"),
+        (("--baseline", "maldrop"), "maldrop fits 2 arms, which differ in selector"),
+        (("--metric", "top1_oclude"), "did you mean 'top1_occlude'?"),
+        (("--metric", "top1_occlude_x"), "no number for its severity"),
+        (("--train-images", "1.5"), "1.5 is not a whole number"),
+    ],
+)
+def test_wrong_arms_are_refused_before_any_work(arguments: tuple[str, ...], message: str, maldrop: Run) -> None:
+    result = maldrop("compare", *QUICK, *arguments)
+    assert (result.code, result.err.count("\n"), result.out) == (2, 1, ""), result.err
+    assert message in result.err
+    assert not Path("maldrop-runs").exists()
+
+
+def test_a_sweep_over_numbers_of_images_is_judged_by_the_tuning_images(maldrop: Run) -> None:
+    axis = ("--train-images", "12,48", "--tune-split", "0.25", "--plot", "p.svg", "--x", "train_images")
+    result = maldrop("sweep", *QUICK, *axis, "--csv", "s.csv", "-q")
+    assert result.code == 0, result.err
+    table = [row for row in rows("s.csv") if row["dropout"] == "maldrop"]
+    assert [row["train_images"] for row in table] == ["12", "48"]
+    means = [float(row["tune_val_top1_mean"]) for row in table]
+    if means[0] != means[1]:
+        assert "best, worst: by top-1 on the tuning images." in result.out
+        [line] = [line for line in result.out.splitlines() if line.endswith("best")]
+        assert f" {max(means):.2f}" in line
+    assert "train-images" in Path("p.svg").read_text()
+
+
+def test_the_estimate_is_of_the_images_that_are_trained_on(tiny: ImageData) -> None:
+    config = replace(BASE, train_images=30, tune_split=0.25)
+    assert seconds_of_epoch(config, tiny, torch.device("cpu")) > 0

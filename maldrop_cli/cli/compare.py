@@ -22,13 +22,14 @@ from maldrop_cli.cli.options import (
 )
 from maldrop_cli.config import TRAINING, RunConfig
 from maldrop_cli.executors import Execution
-from maldrop_cli.names import PlotKind, UsageError
+from maldrop_cli.names import PlotKind, Selector, UsageError
 from maldrop_cli.sweep.grammar import parse_seeds
 
 if TYPE_CHECKING:
     from maldrop_cli.analysis.compare import Baseline
 
 _PANEL = "Comparison"
+FIRST_SELECTOR = Selector.HEURISTIC
 SEEDS = typer.Option(help="A count; a list or a range names them.", rich_help_panel=TRAINING)
 ARM = typer.Option(
     metavar="[NAME:] VARIANT [SETTING=VALUE ...]",
@@ -48,7 +49,7 @@ BASELINE = typer.Option(
     SEEDED,
     several=("dropout", "selector", "rho", "p"),
     dropout="none,vanilla,maldrop,random",
-    selector="heuristic,gradient",
+    selector=f"{FIRST_SELECTOR},{Selector.GRADIENT}",
     robustness="occlude=0.5 neurons=0.9",
 )
 def compare(
@@ -118,7 +119,10 @@ def _arms(session: Any, own: list[tuple[str, dict[str, list[Any]]]]) -> tuple[li
     from maldrop_cli.sweep.grid import build
 
     values, given = session.settings.values, session.settings.given
+    if "dropout" in given and "selector" not in given:  # two are for the arms that nobody named
+        session = replace(session, settings=replace(session.settings, values={**values, "selector": [FIRST_SELECTOR]}))
     points: list[RunConfig] = session.build() if not own or "dropout" in given else []
+    points.sort(key=lambda point: values["dropout"].index(point.dropout))
     single = {name: each[:1] for name, each in values.items()}
     labels: dict[str, str] = {}
     for label, changes in own:

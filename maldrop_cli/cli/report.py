@@ -65,7 +65,7 @@ def report(
         raise UsageError("long", "a row an epoch is of single runs; --by and --baseline take them together over seeds")
 
     from maldrop_cli.analysis.arms import group
-    from maldrop_cli.analysis.compare import UNTESTED, compare_arms, default_metrics
+    from maldrop_cli.analysis.compare import TOP1, UNTESTED, compare_arms, default_metrics
     from maldrop_cli.cli.output import draw_plot, present
     from maldrop_cli.render import arms as render
     from maldrop_cli.render import runs
@@ -85,7 +85,8 @@ def report(
         pool = group(known)  # a baseline need not be among the rows
         if base and not any(map(base.fits, pool)):
             raise MaldropError(f"--baseline: none of {plural(len(trained), 'stored run')} has {base.label}")
-        tested = [each for each in plotting.metrics if each not in UNTESTED] or default_metrics(arms)
+        tested = [each for each in plotting.metrics if each not in UNTESTED]
+        tested = tested or (default_metrics(arms) if base else [TOP1])
         comparison = compare_arms(arms, base, margin, pool, tested)
         present([*render.report_tables(comparison, settings), *mask_report], render.arm_rows(comparison), output)
     else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maldrop_cli.names import Metric, Perturbation, UsageError, unknown_name
-from maldrop_cli.record import ROBUSTNESS, RunRecord, Status
+from maldrop_cli.record import ROBUSTNESS, TUNE, RunRecord, Status
 
 MAX_SEVERITY = {Perturbation.BLUR: 0.3}  # a share; the others': 1
 COUNTED = (Perturbation.WORST_NEURONS, Perturbation.WORST_NEURONS_JOINT)  # a number of neurons, up to the width
@@ -31,7 +31,20 @@ class RobustnessPlan:
 
     def covered_by(self, run: RunRecord) -> bool:
         """Whether a finished run has all these measurements; one that diverged has nothing to measure."""
-        return run.status is not Status.DONE or set(self.keys) <= run.epochs[-1].measured.keys()
+        if run.status is not Status.DONE or not self.severities:
+            return True
+        return set(self.keys) <= run.epochs[-1].measured.keys()
+
+    def asked(self, run: RunRecord) -> RunRecord:
+        """``run`` with the measurements of this plan only, and clean accuracy on the tuning images."""
+
+        def wanted(name: str) -> bool:
+            bare = name.removeprefix(TUNE)
+            return bare in self.keys or bare.startswith("val_")
+
+        kept = [{name: value for name, value in row.measured.items() if wanted(name)} for row in run.epochs]
+        rows = (replace(row, measured=measured) for row, measured in zip(run.epochs, kept, strict=True))
+        return replace(run, epochs=tuple(rows))
 
     def check_width(self, width: int) -> None:
         """UsageError for more neurons than the layer has."""
@@ -56,7 +69,7 @@ def parse_metric(text: str) -> str:
         except ValueError:
             raise UsageError("metric", f"{text!r} has no number for its severity; write e.g. {name}_0.5") from None
     if text not in (*Metric, *means):
-        raise UsageError("metric", unknown_name("measurement", text, [*Metric, *means]))
+        raise UsageError("metric", unknown_name("measurement", text, [*map(str, Metric), *means]))
     return text
 
 

@@ -73,9 +73,10 @@ class Runner:
         return start_record(config, self.data, self.spec.digest, self.device, self.spec.workers)
 
     def finished(self, config: RunConfig) -> RunRecord | None:
-        """The stored record, if the run was trained and nothing is left to train or to measure."""
-        stored = self._trained(config)
-        return stored if stored and self.spec.robustness.covered_by(stored) else None
+        """The stored record, if the run was trained and nothing is left to train or to measure, with the measurements
+        that were asked for: a command shows the same whatever others measured before."""
+        stored, plan = self._trained(config), self.spec.robustness
+        return plan.asked(stored) if stored and plan.covered_by(stored) else None
 
     def _trained(self, config: RunConfig) -> RunRecord | None:
         stored = self.store.load(config.run_id(self.spec.digest))
@@ -187,7 +188,7 @@ class Runner:
         record = replace(stored, epochs=(*stored.epochs[:-1], last))
         self.store.finish(record)
         tell(Warned(f"{name} is evaluated again from its weights, not trained"))
-        return record
+        return self.spec.robustness.asked(record)
 
     def record_failure(self, config: RunConfig, reason: str) -> RunRecord:
         """The record of a run whose worker died once too often. Nothing is written while another process trains it;
