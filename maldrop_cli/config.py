@@ -222,6 +222,11 @@ class RunConfig:
         effective = {name: getattr(self, name) for name in _OF_RUNS if has_effect(name, SETTINGS[name])}
         return {"data": self.data.effective_settings(), **effective}
 
+    @property
+    def key(self) -> str:
+        """The same for configs whose runs have the same numbers, on the same images."""
+        return repr(self.effective_settings())
+
     def flat_settings(self) -> dict[str, Any]:
         """As :meth:`effective_settings`, with those of the data among the others."""
         effective = self.effective_settings()

@@ -46,8 +46,7 @@ def of_vanilla(p: float) -> Baseline:
 
 def of_config(config: RunConfig, label: str) -> Baseline:
     """One arm, whatever the settings of the others."""
-    wanted = config.effective_settings()
-    return Baseline(label, frozenset(ARM_SETTINGS), lambda arm: arm.config.effective_settings() == wanted)
+    return Baseline(label, frozenset(ARM_SETTINGS), lambda arm: arm.config.key == config.key)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from maldrop_cli.sweep.grammar import parse_seeds
 
 if TYPE_CHECKING:
     from maldrop_cli.analysis.compare import Baseline
+    from maldrop_cli.cli.run import Session
 
 _PANEL = "Comparison"
 FIRST_SELECTOR = Selector.HEURISTIC
@@ -81,17 +82,16 @@ def compare(
     from maldrop_cli.render import arms as render
     from maldrop_cli.render.runs import failures, machine_line, settings_line
     from maldrop_cli.render.tables import plural
-    from maldrop_cli.sweep.grid import distinct, over_seeds
+    from maldrop_cli.sweep.grid import over_seeds
 
     session = Session(settings, data, store, measured, output, execution)
     points, labels = _arms(session, own)
-    points = distinct(points)
     base = _baseline(baseline, points, labels, "baseline" in settings.given)
     records = session.run(over_seeds(points, named_seeds, rotate=True))
 
-    by_settings = {repr(each.config.effective_settings()): each for each in group(records)}
-    found = [by_settings[repr(point.effective_settings())] for point in points]
-    arms = [replace(each, label=labels.get(repr(each.config.effective_settings()), "")) for each in found]
+    by_settings = {each.config.key: each for each in group(records)}
+    found = [by_settings[point.key] for point in points]
+    arms = [replace(each, label=labels.get(each.config.key, "")) for each in found]
     metrics = [each for each in plotting.metrics if each not in UNTESTED] or [TOP1, *measured.plan.keys]
     comparison = compare_arms(arms, base, margin, metrics=metrics)
     notes = [
@@ -114,9 +114,9 @@ def compare(
         session.conclude(records)
 
 
-def _arms(session: Any, own: list[tuple[str, dict[str, list[Any]]]]) -> tuple[list[RunConfig], dict[str, str]]:
+def _arms(session: Session, own: list[tuple[str, dict[str, list[Any]]]]) -> tuple[list[RunConfig], dict[str, str]]:
     """The configs of all arms, seeds 0, and the names of those that have one, by their settings."""
-    from maldrop_cli.sweep.grid import build
+    from maldrop_cli.sweep.grid import build, distinct
 
     values, given = session.settings.values, session.settings.given
     if "dropout" in given and "selector" not in given:  # two are for the arms that nobody named
@@ -129,8 +129,8 @@ def _arms(session: Any, own: list[tuple[str, dict[str, list[Any]]]]) -> tuple[li
         [config] = build(single | changes, session.head, session.store.preset, given | changes.keys())
         points.append(config)
         if label:
-            labels[repr(config.effective_settings())] = label
-    return points, labels
+            labels[config.key] = label
+    return distinct(points), labels
 
 
 def _baseline(text: str, points: list[RunConfig], labels: dict[str, str], given: bool) -> Baseline:
@@ -144,12 +144,12 @@ def _baseline(text: str, points: list[RunConfig], labels: dict[str, str], given:
 
     arms = [Arm(each, {0: RunRecord(run_id="", config=each)}) for each in points]
     for arm in arms:
-        if text == labels.get(repr(arm.config.effective_settings())):
+        if text == labels.get(arm.config.key):
             return of_config(arm.config, text)
     base = parse_baseline(text)
     if not any(map(base.fits, arms)):
         if given:
-            known = ", ".join(labels.get(repr(each.effective_settings())) or name(each) for each in points)
+            known = ", ".join(labels.get(each.key) or name(each) for each in points)
             raise UsageError("baseline", f"{text} is not among the arms: {known}")
         return of_config(points[0], name(points[0]))
     check_baseline(base, arms)

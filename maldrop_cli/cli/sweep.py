@@ -76,8 +76,8 @@ def sweep(
     for record in aliased:
         Store(store.out).write_alias(record)
 
-    by_settings = {repr(arm.config.effective_settings()): arm for arm in group([*records, *aliased])}
-    arms = [by_settings[repr(point.effective_settings())] for point in points]
+    by_settings = {arm.config.key: arm for arm in group([*records, *aliased])}
+    arms = [by_settings[point.key] for point in points]
     comparison = compare_arms(arms, of_vanilla(settings.values["p"][0]), margin=0.5)
     tables = [render.sweep_table(comparison, title, [machine_line(records), *failures(records)])]
     if points[0].fidelity_every:

@@ -80,7 +80,7 @@ def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """The configs without those whose numbers would be those of an earlier one."""
     unique: dict[str, RunConfig] = {}
     for config in configs:
-        unique.setdefault(repr(config.effective_settings()), config)
+        unique.setdefault(config.key, config)
     return list(unique.values())
 
 
