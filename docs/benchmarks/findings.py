@@ -60,7 +60,8 @@ def means_table(title: str, families: dict[str, list[Arm]], metrics: list[str]) 
 
 
 class Test(NamedTuple):
-    """The arms of a family and of vanilla that are best for ``metric`` on the tuning images; ``clean``: vanilla for top-1."""
+    """The arms of a family and of vanilla that are best for ``metric`` on the tuning images; ``clean``: vanilla's for
+    top-1."""
 
     data: str
     metric: str
