@@ -52,13 +52,31 @@ def decode_files(paths: Sequence[str], side: int) -> NDArray[np.uint8]:
     for index, path in enumerate(paths):
         try:
             with Image.open(path) as image:
-                rgb = image.convert("RGB")
+                rgb = to_rgb(image)
                 if rgb.size != (side, side):
                     rgb = rgb.resize((side, side), Image.Resampling.BILINEAR)
                 pixels[index] = np.asarray(rgb).transpose(2, 0, 1)
         except Exception as error:  # a damaged image can raise nearly anything
             raise unreadable(path, error) from None
     return pixels
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in 8 bit. Of deeper pixels the high byte is taken: what Pillow does with colours, but not with grey.
+
+    ValueError for grey values of no known range, floats and integers with a sign or of 32 bit, and for those with white
+    as 0.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("RGB")
+    tiff, bits = getattr(image, "tag_v2", None), 0
+    if tiff is None:
+        bits = 16 * (image.mode.startswith("I;16") or image.format in ("PNG", "PPM"))
+    elif image.mode.startswith("I;16") and tiff[262] == 1:  # black is 0
+        [bits] = tiff[258]
+    if not bits:
+        raise ValueError(f"its grey values (mode {image.mode}) are not unsigned 8 to 16 bit, black as 0; save it so")
+    return Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8)).convert("RGB")
 
 
 def unreadable(path: str, error: Exception) -> MaldropError:
