@@ -49,6 +49,7 @@ class Loading:
         steps: list[tuple[str, int, int]] = []
         self.warnings: list[str] = []
         self.data = load(config, root, lambda *step: steps.append(step), self.warnings.append)
+        assert steps.pop(0)[2] == 0  # the line that says what was found
         assert {what for what, _, _ in steps} <= {"decoding images"}
         self.decoded = steps[-1][1] if steps else 0
 

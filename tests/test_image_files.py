@@ -1,5 +1,6 @@
 """Folders of image files as people have them: deep pixels, folders that are no class, links, odd files."""
 
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from conftest import Result
 from numpy.typing import NDArray
 from PIL import Image
+from test_tiny_imagenet import make_tiny_imagenet
 
 from maldrop_cli.config import DataConfig
 from maldrop_cli.data.load import load
@@ -105,3 +107,109 @@ def test_deep_images_without_a_known_range_are_refused(kind: str, root: Path, ma
     assert (result.code, result.out) == (1, "")
     last = result.err.splitlines()[-1]
     assert "val/dog/4.tif is no readable image: its grey values" in last
+
+
+# --- folders that are no class, files that are no image, links -------------------------------------------------------
+
+
+def copies(root: Path, place: str, name: str = "{}.png") -> None:
+    """Images of cats, four of them, in a folder below ``root``."""
+    (root / place).mkdir(parents=True, exist_ok=True)
+    for number in range(4):
+        shutil.copy(root / "train" / "cat" / f"{number}.png", root / place / name.format(number))
+
+
+ODD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "checkpoints as a class": (lambda root: copies(root, "train/.ipynb_checkpoints"), "4 hidden or of the system"),
+    "checkpoints in a class": (lambda root: copies(root, "val/dog/.ipynb_checkpoints"), "4 hidden or of the system"),
+    "deeper": (lambda root: copies(root, "train/cat/more/.git/objects"), "4 hidden or of the system"),
+    "resource forks": (lambda root: (root / "train" / "cat" / "._0.png").write_bytes(b"\0\5\x16\7"), "1 hidden or of"),
+    "of a zip": (lambda root: copies(root, "train/__MACOSX/cat"), "4 hidden or of the system"),
+    "of a disk": (lambda root: copies(root, "val/@eaDir"), "4 hidden or of the system"),
+    "other suffixes": (lambda root: copies(root, "train/cat", "{}.HEIC"), "4 .heic"),
+    "beside the classes": (lambda root: copies(root, "train"), "4 in no class folder"),
+    "a link back": (
+        lambda root: (root / "train" / "dog" / "up").symlink_to(".."),
+        "1 behind links to folders read anyway",
+    ),
+    "a link to itself": (
+        lambda root: (root / "val" / "dog" / "me").symlink_to("."),
+        "1 behind links to folders read anyway",
+    ),
+    "a loop of links": (lambda root: (root / "val" / "dog" / "loop").symlink_to("loop"), "1 without a suffix"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_no_image_of_a_class_is_skipped_and_counted(
+    name: str, root: Path, maldrop: Callable[..., Result]
+) -> None:
+    before = load(FOLDER, root).digest
+    act, reason = ODD[name]
+    act(root)
+    assert load(FOLDER, root).digest == before
+    result = maldrop(*TRAIN, "-q")
+    found = f"maldrop: {root}: 2 classes, 16 images in train, 8 in val; files skipped: {reason.partition(' ')[0]} ("
+    assert result.err.startswith(found + reason)
+    assert (result.code, result.err.count("\n")) == (0, 1)
+
+
+def test_what_was_found_is_said_at_every_start(root: Path, maldrop: Callable[..., Result]) -> None:
+    for _ in range(2):
+        assert f"{root}: 2 classes, 16 images in train, 8 in val\n" in maldrop(*TRAIN).err
+    assert maldrop(*TRAIN, "--fresh", "-q").err == ""
+
+
+@pytest.mark.parametrize("hidden", ["a folder of that name", "the data themselves"])
+def test_a_hidden_folder_that_a_user_names_is_read(hidden: str, root: Path) -> None:
+    before = load(FOLDER, root).digest
+    if hidden == "the data themselves":
+        assert load(FOLDER, root.rename(root.parent / ".data")).digest == before
+    else:  # as a cache of downloads has it: a visible link to what is hidden
+        (root / "train" / "cat").rename(root.parent / ".cat")
+        (root / "train" / "cat").symlink_to(root.parent / ".cat")
+        assert load(FOLDER, root).digest == before
+
+
+@pytest.mark.parametrize("layout", ["a folder", "folders in a folder", "twice", "in a ring"])
+def test_links_to_folders_are_followed(layout: str, root: Path) -> None:
+    before = load(FOLDER, root).digest
+    away = root.parent / "away"
+    for path in sorted((root / "train" / "dog").iterdir())[4:]:
+        (away / path.name[0]).mkdir(parents=True, exist_ok=True)
+        path.rename(away / path.name[0] / path.name)
+    dog = root / "train" / "dog"
+    warnings: list[str] = []
+    if layout == "a folder":
+        for number in "4567":
+            (dog / number).symlink_to(away / number)
+    else:
+        (dog / "x").symlink_to(away)
+    if layout == "twice":
+        (dog / "y").symlink_to(away)
+        (dog / "z").symlink_to(away / "5")
+    if layout == "in a ring":
+        (away / "6" / "ring").symlink_to(away)
+    data = load(FOLDER, root, warn=warnings.append)
+    assert data.digest == before
+    assert len(warnings) == (layout in ("twice", "in a ring"))
+
+
+# --- one class -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [TRAIN, (*TRAIN, "--dry-run"), ("compare", *TRAIN[1:], "--seeds", "2")])
+def test_one_class_is_refused(command: tuple[str, ...], root: Path, maldrop: Callable[..., Result]) -> None:
+    """Any network would be right at once, with a loss of 0."""
+    for split in ("train", "val"):
+        (root / split / "dog").rename(root / split / ".dog")
+    result = maldrop(*command)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == f"maldrop: {root}/train has one class, cat: to classify takes at least two\n"
+
+
+def test_one_class_of_tiny_imagenet_is_refused(tmp_path: Path, maldrop: Callable[..., Result]) -> None:
+    (make_tiny_imagenet(tmp_path) / "wnids.txt").write_text("n02\n")
+    result = maldrop("train", "--dataset", "tiny-imagenet", "--data-dir", ".")
+    assert result.code == 1
+    assert "train has one class, n02: to classify takes at least two" in result.err
