@@ -249,7 +249,7 @@ finally:
 
 @pytest.mark.parametrize("error", [PermissionError("no semaphores here"), BrokenExecutor("one was killed")])
 def test_threads_do_where_processes_do_not(error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(workers: int) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise error
 
     monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)

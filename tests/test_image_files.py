@@ -2,18 +2,21 @@
 
 import shutil
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from zlib import compress, crc32
 
 import numpy as np
 import pytest
+import torch
 from conftest import Result
 from numpy.typing import NDArray
 from PIL import Image
 from test_tiny_imagenet import make_tiny_imagenet
 
 from maldrop_cli.config import DataConfig
+from maldrop_cli.data import decoding
 from maldrop_cli.data.load import load
 from maldrop_cli.names import Dataset
 
@@ -213,3 +216,83 @@ def test_one_class_of_tiny_imagenet_is_refused(tmp_path: Path, maldrop: Callable
     result = maldrop("train", "--dataset", "tiny-imagenet", "--data-dir", ".")
     assert result.code == 1
     assert "train has one class, n02: to classify takes at least two" in result.err
+
+
+# --- what Pillow warns of, and what it leaves as it is ---------------------------------------------------------------
+
+
+def make_palettes(root: Path) -> list[Path]:
+    """Turn the first two cats into palettes with transparent colours; same pixels."""
+    paths = [root / "train" / "cat" / f"{number}.png" for number in range(2)]
+    for path in paths:
+        with Image.open(path) as image:
+            image.convert("P").save(path, transparency=bytes(range(256)))
+    return paths
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes"])
+def test_a_warning_of_pillow_is_one_line_that_names_the_file(
+    pool: str, root: Path, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(FOLDER, root).digest
+    first, _ = make_palettes(root)
+    if pool == "processes":
+        monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 12)
+    result, again = maldrop(*TRAIN, "-q"), maldrop(*TRAIN, "-q")
+    assert result.err.startswith(f"maldrop: {first}: Pillow warns: Palette images with Transparency")
+    assert result.err.endswith("(the first of 2 images)\n")
+    assert (result.code, result.err.count("\n"), again.err.count("Pillow")) == (0, 1, 0)
+    assert load(FOLDER, root).digest == before
+
+
+def test_large_pictures_are_one_line(
+    root: Path, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
+    first, second = maldrop(*TRAIN, "-q"), maldrop(*TRAIN, "-q", "--fresh")
+    assert first.err.startswith(f"maldrop: {root}/train/cat/0.png: Pillow warns: Image size (64 pixels) exceeds limit")
+    assert first.err.endswith("(the first of 24 images)\n")
+    assert (first.code, first.err.count("\n"), second.err) == (0, 1, "")  # the picture that is measured first as well
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 31)
+    (root / "train" / "cat" / "0.png").touch()
+    refused = maldrop(*TRAIN, "-q", "--fresh")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert "train/cat/0.png is no readable image: Image size (64 pixels) exceeds limit" in refused.err
+
+
+def test_warnings_of_others_are_left_alone(root: Path, recwarn: pytest.WarningsRecorder) -> None:
+    def other(what: str, done: int, total: int) -> None:
+        if total:
+            warnings.warn("mine", UserWarning, stacklevel=1)
+
+    make_palettes(root)
+    lines: list[str] = []
+    filters, show = list(warnings.filters), warnings.showwarning
+    load(FOLDER, root, other, lines.append)
+    assert {str(warning.message) for warning in recwarn} == {"mine"}
+    assert (list(warnings.filters), warnings.showwarning) == (filters, show)
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPEG", ".pnm"])
+def test_other_suffixes_of_the_same_formats_are_taken(suffix: str, root: Path) -> None:
+    before = load(FOLDER, root).digest
+    for path in root.rglob("*.png"):  # Pillow goes by the content
+        path.rename(path.with_suffix(suffix))
+    assert load(FOLDER, root).digest == before
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_orientation_is_that_of_torchvision(suffix: str, root: Path) -> None:
+    """What a camera notes of it is not looked at in a JPEG or a PNG; Pillow turns a TIFF by itself."""
+    from torchvision.datasets.folder import pil_loader
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show it
+    plain, noted = (root / "train" / "cat" / f"{name}{suffix}" for name in ("8", "9"))
+    with Image.open(root / "train" / "cat" / "0.png") as image:
+        image.save(plain)
+        image.save(noted, exif=exif)
+    images = load(FOLDER, root).train.images
+    assert torch.equal(images[9], torch.from_numpy(np.array(pil_loader(noted))).permute(2, 0, 1))
+    assert torch.equal(images[8], images[9]) is (suffix != ".tif")

@@ -59,7 +59,7 @@ def load_images(listing: Listing, side: int, source: Source) -> ImageData:
         return stored
     if source.cached:
         raise NotCachedError(f"the images of {listing.root} are not decoded yet")
-    pixels = decode_all(paths, side, lambda done: source.progress("decoding images", done, len(paths)))
+    pixels = decode_all(paths, side, lambda done: source.progress("decoding images", done, len(paths)), source.warn)
     data = finish(name, *listing.splits(pixels), listing.classes, None)
     try:
         _write(place, key, pixels, data)

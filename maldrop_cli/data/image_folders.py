@@ -6,6 +6,7 @@ and ``val/val_annotations.txt`` (a line an image: file, tab, class).
 """
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def describe_imagefolder(source: Source) -> tuple[Shape, int]:
     side = source.config.image_size
     if side is None:
         try:
-            with Image.open(first) as image:
+            with warnings.catch_warnings(action="ignore"), Image.open(first) as image:  # decoding warns
                 side = min(*image.size, MAX_DEFAULT_SIDE)
         except Exception as error:  # a damaged image can raise nearly anything
             raise unreadable(first, error) from None
