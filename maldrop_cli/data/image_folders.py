@@ -38,7 +38,7 @@ TINY_LAYOUT = f"the layout is that of {TINY_FOLDER}.zip (a copy with val/CLASS/ 
 
 def load_imagefolder(source: Source) -> ImageData:
     """``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), RGB, scaled to a square. Classes and images are in the
-    order of their names."""
+    order of their names. As with torchvision, a JPEG is not turned upright, whatever its EXIF data say."""
     (_, side, _), _ = describe_imagefolder(source)
     skipped = Skipped()
     train, val, classes = _class_folders(source, skipped)
