@@ -49,6 +49,7 @@ class Loading:
         steps: list[tuple[str, int, int]] = []
         self.warnings: list[str] = []
         self.data = load(config, root, lambda *step: steps.append(step), self.warnings.append)
+        assert steps.pop(0)[2] == 0  # the line that says what was found
         assert {what for what, _, _ in steps} <= {"decoding images"}
         self.decoded = steps[-1][1] if steps else 0
 
@@ -248,7 +249,7 @@ finally:
 
 @pytest.mark.parametrize("error", [PermissionError("no semaphores here"), BrokenExecutor("one was killed")])
 def test_threads_do_where_processes_do_not(error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(workers: int) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise error
 
     monkeypatch.setattr(decoding, "FILES_PER_PROCESS", 4)

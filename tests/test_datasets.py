@@ -3,13 +3,14 @@
 import hashlib
 import pickle
 import struct
+import tarfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock, call
+from unittest.mock import ANY, Mock, call
 
 import numpy as np
 import pytest
@@ -83,9 +84,21 @@ def test_cifar10_planes_become_channels(tmp_path: Path, monkeypatch: pytest.Monk
     assert data.classes[:2] == ("airplane", "automobile")
     assert data.val.labels.tolist() == list(range(10))
     assert (data.train.images.float().mean((0, 2, 3)) == torch.tensor([10.0, 20.0, 30.0])).all()
+    assert load(DataConfig(dataset=Dataset.CIFAR10), folder).digest == data.digest  # the folder itself will do
     (folder / "test_batch").write_bytes(b"damaged")
-    with pytest.raises(MaldropError, match="does not answer"):
+    with pytest.raises(MaldropError, match="no files there, or damaged ones, and the server does not answer"):
         load(DataConfig(dataset=Dataset.CIFAR10), tmp_path)
+
+
+def test_cifar10_is_unpacked_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(tmp_path / "cifar-10-batches-py", monkeypatch)
+    digest = load(DataConfig(dataset=Dataset.CIFAR10), tmp_path).digest
+    (tmp_path / "there").mkdir()
+    archive = tmp_path / "there" / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as opened:
+        opened.add(tmp_path / "cifar-10-batches-py", "cifar-10-batches-py")
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    assert load(DataConfig(dataset=Dataset.CIFAR10), archive.parent).digest == digest
 
 
 def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +138,7 @@ def test_mnist_is_padded_with_zeros_to_32(tmp_path: Path) -> None:
     assert data.mean == pytest.approx((200 / 255,))  # of the unpadded pixels
     images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-100])
-    with pytest.raises(MaldropError, match=r"mnist can't be read from") as caught:
+    with pytest.raises(MaldropError, match=r"train-images-idx3-ubyte should hold 20x28x28 bytes") as caught:
         load(DataConfig(dataset=Dataset.MNIST), tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -237,7 +250,7 @@ def test_imagefolder_is_described_by_its_first_image(tmp_path: Path, monkeypatch
     listed = Mock(side_effect=image_folders.image_files)
     monkeypatch.setattr(image_folders, "image_files", listed)
     assert describe(DataConfig(dataset=Dataset.IMAGEFOLDER), tmp_path) == ((3, 10, 10), 2)
-    assert listed.call_args_list == [call(tmp_path / "train" / "cat")]
+    assert listed.call_args_list == [call(tmp_path / "train" / "cat", ANY)]
 
 
 def test_the_real_mnist(real_data: Path) -> None:

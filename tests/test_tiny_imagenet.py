@@ -71,7 +71,8 @@ def test_a_part_of_the_data_set(tmp_path: Path) -> None:
     assert describe(TINY_IMAGENET, tmp_path) == ((3, 64, 64), 2)
     assert data.val.labels.tolist() == [0, 1, 0, 1]
     assert ["n77" in warnings[0], "n03" in warnings[1]] == [True, True]
-    assert len(warnings) == 2
+    assert "2 classes, 6 images in train, 4 in val; files skipped: 2 (2 of classes left out)" in warnings[2]
+    assert len(warnings) == 3
     (folder / "words.txt").unlink()
     assert load(TINY_IMAGENET, tmp_path).classes == ("n01", "n02")
 

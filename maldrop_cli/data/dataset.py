@@ -94,7 +94,11 @@ class Entry:
 
 
 def finish(name: str, train: Split, val: Split, classes: Sequence[str], size: int | None, pad: int = 0) -> ImageData:
-    """Measure mean and std, pad with zeros by ``pad`` on every side, then resize to ``size`` unless that is None."""
+    """Measure mean and std, pad with zeros by ``pad`` on every side, then resize to ``size`` unless that is None.
+
+    MaldropError where images, labels and classes do not belong together.
+    """
+    check(name, train, val, len(classes))
 
     def shaped(split: Split) -> Split:
         images = F.pad(split.images, (pad, pad, pad, pad)) if pad else split.images
@@ -104,6 +108,22 @@ def finish(name: str, train: Split, val: Split, classes: Sequence[str], size: in
         return Split(images.contiguous(), split.labels.long())
 
     return ImageData(name, shaped(train), shaped(val), tuple(classes), *moments(train.images))
+
+
+def check(name: str, train: Split, val: Split, classes: int) -> None:
+    """MaldropError, one line, where counts, shapes or labels are wrong; or where the training images are of one class,
+    so that any network would be right at once."""
+    for part, split in (("training", train), ("validation", val)):
+        images, labels = split.images, split.labels
+        if len(images) != len(labels) or not len(images):
+            raise MaldropError(f"{name} has {len(images):,} {part} images and {len(labels):,} labels of them")
+        if images.shape[1:] != train.images.shape[1:] or images.dtype != torch.uint8:
+            raise MaldropError(f"{name} has {part} images of {images.dtype}, {tuple(images.shape)}, unlike the others")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            found = f"{labels.min()} to {labels.max()}"
+            raise MaldropError(f"{name} has {part} labels from {found}; they go from 0 to {classes - 1}")
+    if train.labels.min() == train.labels.max():
+        raise MaldropError(f"{name} has training images of one class alone: to classify takes at least two")
 
 
 def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

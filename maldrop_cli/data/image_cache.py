@@ -24,7 +24,7 @@ from maldrop_cli.data.decoding import decode_all, unreadable
 from maldrop_cli.files import atomic_write
 from maldrop_cli.names import one_line
 
-FORMAT = 1  # raise it whenever the same files would give another cache
+FORMAT = 2  # raise it whenever the same files would give another cache
 INDEX_BYTES = 4096
 ABANDONED_SECONDS = 24 * 3600.0  # the age at which a half-written file has no writer any more
 File = tuple[str, int]  # path, label
@@ -59,7 +59,7 @@ def load_images(listing: Listing, side: int, source: Source) -> ImageData:
         return stored
     if source.cached:
         raise NotCachedError(f"the images of {listing.root} are not decoded yet")
-    pixels = decode_all(paths, side, lambda done: source.progress("decoding images", done, len(paths)))
+    pixels = decode_all(paths, side, lambda done: source.progress("decoding images", done, len(paths)), source.warn)
     data = finish(name, *listing.splits(pixels), listing.classes, None)
     try:
         _write(place, key, pixels, data)

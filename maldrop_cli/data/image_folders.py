@@ -6,6 +6,8 @@ and ``val/val_annotations.txt`` (a line an image: file, tab, class).
 """
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +19,14 @@ from maldrop_cli.data.download import fetch_archive
 from maldrop_cli.data.image_cache import File, Listing, load_images
 from maldrop_cli.names import MaldropError, UsageError, one_line
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+# Of macOS, Windows, Synology and Linux, in lower case; a dot in front is the sign of all others.
+SYSTEM_NAMES = {"__macosx", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini", "@eadir",
+                "#recycle", "lost+found"}  # fmt: skip
+HIDDEN, ELSEWHERE, TWICE = "hidden or of the system", "in no class folder", "behind links to folders read anyway"
+Skipped = Counter[str]  # files that are not read, by reason
 MAX_DEFAULT_SIDE = 224  # of imagefolder without --image-size
 FOLDER_LAYOUT = "imagefolder wants train/CLASS/IMAGE and test/ (or val/) alike"
 
@@ -29,42 +38,64 @@ TINY_LAYOUT = f"the layout is that of {TINY_FOLDER}.zip (a copy with val/CLASS/ 
 
 def load_imagefolder(source: Source) -> ImageData:
     """``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), RGB, scaled to a square. Classes and images are in the
-    order of their names."""
+    order of their names. As with torchvision, a JPEG is not turned upright, whatever its EXIF data say."""
     (_, side, _), _ = describe_imagefolder(source)
-    train, val, classes = _class_folders(source)
-    train_files = _training_files([train / name for name in classes])
-    val_files = _labelled([val / name for name in classes])
+    skipped = Skipped()
+    train, val, classes = _class_folders(source, skipped)
+    train_files = _training_files([train / name for name in classes], skipped)
+    val_files = _labelled([val / name for name in classes], skipped)
     if not val_files:
         raise MaldropError(f"no images in {val}; {FOLDER_LAYOUT}")
-    return load_images(Listing(source.root, tuple(classes), train_files, val_files), side, source)
+    return _load(Listing(source.root, tuple(classes), train_files, val_files), side, source, skipped)
+
+
+def _load(listing: Listing, side: int, source: Source, skipped: Skipped) -> ImageData:
+    """Say what was found, in one line, a warning if files were skipped; then load it."""
+    val = Path(listing.val[0][0]).relative_to(listing.root).parts[0]  # of imagefolder test or val
+    counts = f"{len(listing.train):,} images in train, {len(listing.val):,} in {val}"
+    found = f"{listing.root}: {len(listing.classes)} classes, {counts}"
+    if skipped := +skipped:  # without zeros
+        reasons = [f"{count:,} {reason}" for reason, count in skipped.most_common(6)]
+        more = ["others"] if len(skipped) > 6 else []
+        source.warn(f"{found}; files skipped: {skipped.total():,} ({', '.join(reasons + more)})")
+    else:
+        source.progress(found, 0, 0)
+    return load_images(listing, side, source)
 
 
 def describe_imagefolder(source: Source) -> tuple[Shape, int]:
     """Looks at the folders and the first image alone: the default side is its shorter side, at most 224."""
-    train, _, classes = _class_folders(source)
-    first, _ = _training_files([train / classes[0]])[0]
+    train, _, classes = _class_folders(source, Skipped())
+    first, _ = _training_files([train / classes[0]], Skipped())[0]
     side = source.config.image_size
     if side is None:
         try:
-            with Image.open(first) as image:
+            with warnings.catch_warnings(action="ignore"), Image.open(first) as image:  # decoding warns
                 side = min(*image.size, MAX_DEFAULT_SIDE)
         except Exception as error:  # a damaged image can raise nearly anything
             raise unreadable(first, error) from None
     return (3, side, side), len(classes)
 
 
-def _class_folders(source: Source) -> tuple[Path, Path, list[str]]:
+def _class_folders(source: Source, skipped: Skipped) -> tuple[Path, Path, list[str]]:
     """The folders of the training and of the validation images, and the names of the classes, a folder in each."""
     if source.data_dir is None:
         raise UsageError("", "--dataset imagefolder needs --data-dir: a folder with train/ and test/ or val/ in it")
     train, test, val = (source.root / name for name in ("train", "test", "val"))
     val = val if val.is_dir() and not test.is_dir() else test
-    classes = _subfolders(train, FOLDER_LAYOUT)
-    if strange := set(_subfolders(val, FOLDER_LAYOUT)) - set(classes):
+    classes = _subfolders(train, FOLDER_LAYOUT, skipped)
+    if strange := set(_subfolders(val, FOLDER_LAYOUT, skipped)) - set(classes):
         raise MaldropError(f"{val / min(strange)} is a class that {train} does not have")
     if not classes:
         raise MaldropError(f"no images in {train}; {FOLDER_LAYOUT}")
+    _check_classes(classes, train)
     return train, val, classes
+
+
+def _check_classes(names: Sequence[str], train: Path) -> None:
+    """MaldropError where there is nothing to tell apart: any network would be right at once."""
+    if len(names) == 1:
+        raise MaldropError(f"{train} has one class, {names[0]}: to classify takes at least two")
 
 
 def load_tiny_imagenet(source: Source) -> ImageData:
@@ -74,18 +105,19 @@ def load_tiny_imagenet(source: Source) -> ImageData:
     folders and validation images of other classes are left out.
     """
     root = _find(source) or fetch_archive(source, TINY_URL, TINY_MD5, TINY_FOLDER)
-    wnids = _wnids(root, source.warn)
-    train = _training_files([root / "train" / wnid / "images" for wnid in wnids])
-    val = _validation_files(root, wnids)
+    skipped = Skipped()
+    wnids = _wnids(root, source.warn, skipped)
+    train = _training_files([root / "train" / wnid / "images" for wnid in wnids], skipped)
+    val = _validation_files(root, wnids, skipped)
     lines = _lines(root / "words.txt") if (root / "words.txt").exists() else []
     words = {wnid: name.strip() for wnid, _, name in (line.partition("\t") for line in lines)}
     listing = Listing(root, tuple(words.get(wnid) or wnid for wnid in wnids), train, val)
-    return load_images(listing, source.config.image_size or TINY_SIDE, source)
+    return _load(listing, source.config.image_size or TINY_SIDE, source, skipped)
 
 
 def describe_tiny_imagenet(source: Source) -> tuple[Shape, int]:
     root = _find(source)  # if there is none, what would be downloaded has 200 classes
-    return (3, TINY_SIDE, TINY_SIDE), len(_wnids(root, source.warn)) if root else 200
+    return (3, TINY_SIDE, TINY_SIDE), len(_wnids(root, source.warn, Skipped())) if root else 200
 
 
 def _find(source: Source) -> Path | None:
@@ -97,18 +129,19 @@ def _find(source: Source) -> Path | None:
     return root if root.is_dir() and (marked or root.name == TINY_FOLDER) else None
 
 
-def _wnids(root: Path, warn: Warn) -> list[str]:
+def _wnids(root: Path, warn: Warn, skipped: Skipped) -> list[str]:
     """The WordNet ids that ``wnids.txt`` lists and ``train`` has a folder of, in order."""
-    listed, present = set(_lines(root / "wnids.txt")), set(_subfolders(root / "train", TINY_LAYOUT))
+    listed, present = set(_lines(root / "wnids.txt")), set(_subfolders(root / "train", TINY_LAYOUT, skipped))
     if not listed & present:
         raise MaldropError(f"{root / 'train'} has no folder of any class in {root / 'wnids.txt'}")
     for names, reason in ((listed, "listed in wnids.txt but without"), (present, "not listed in wnids.txt but with")):
         if left_out := names - (listed & present):
             warn(f"{root}: classes {reason} a folder in train/ are left out: {len(left_out)}, {min(left_out)} for one")
+    _check_classes([*listed & present], root / "train")
     return sorted(listed & present)
 
 
-def _validation_files(root: Path, wnids: Sequence[str]) -> list[File]:
+def _validation_files(root: Path, wnids: Sequence[str], skipped: Skipped) -> list[File]:
     """Those of the classes ``wnids``, by name. A line of annotations holds a file name, an id and, unused, a box."""
     annotations, folder = root / "val" / "val_annotations.txt", root / "val" / "images"
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
@@ -120,7 +153,12 @@ def _validation_files(root: Path, wnids: Sequence[str]) -> list[File]:
             raise MaldropError(f"{annotations}: line {number} {reason}: {line[:80]!r}")
         wnid_of[name] = fields[0]
     files = [(str(folder / name), label_of[wnid]) for name, wnid in sorted(wnid_of.items()) if wnid in label_of]
-    if missing := {path for path, _ in files}.difference(image_files(folder)):
+    found = list(image_files(folder, skipped))
+    skipped["not in val_annotations.txt"] += sum(
+        path.removeprefix(f"{folder}{os.sep}") not in wnid_of for path in found
+    )
+    skipped["of classes left out"] += len(wnid_of) - len(files)
+    if missing := {path for path, _ in files}.difference(found):
         raise MaldropError(f"{min(missing)} is missing, and {annotations} names it")
     if not files:
         raise MaldropError(f"{annotations} names no image of the {len(wnids)} classes in {root / 'train'}")
@@ -139,31 +177,62 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _subfolders(folder: Path, layout: str) -> list[str]:
+def _subfolders(folder: Path, layout: str, skipped: Skipped) -> list[str]:
     """Their names in order. MaldropError if ``folder`` is none."""
     if not folder.is_dir():
         raise MaldropError(f"{folder} is no folder; {layout}")
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    entries = [entry for entry in folder.iterdir() if not _hidden(entry.name, entry, skipped)]
+    names = sorted(entry.name for entry in entries if entry.is_dir())
+    skipped[ELSEWHERE] += len(entries) - len(names)
+    return names
 
 
-def _training_files(folders: Sequence[Path]) -> list[File]:
+def _training_files(folders: Sequence[Path], skipped: Skipped) -> list[File]:
     """The images of every class, a folder each. MaldropError if one has none."""
-    files = _labelled(folders)
+    files = _labelled(folders, skipped)
     if empty := set(range(len(folders))) - {label for _, label in files}:
         raise MaldropError(f"no images in {folders[min(empty)]}: each class needs some for training")
     return files
 
 
-def _labelled(folders: Sequence[Path]) -> list[File]:
-    return [(path, label) for label, folder in enumerate(folders) for path in image_files(folder)]
+def _labelled(folders: Sequence[Path], skipped: Skipped) -> list[File]:
+    return [(path, label) for label, folder in enumerate(folders) for path in image_files(folder, skipped)]
 
 
-def image_files(folder: str | Path) -> Iterator[str]:
-    """The images in and below ``folder``, if it exists, in the order of their names."""
-    if not Path(folder).is_dir():
-        return
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir(follow_symlinks=False):
-            yield from image_files(entry.path)
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
-            yield entry.path
+def image_files(folder: str | Path, skipped: Skipped | None = None) -> Iterator[str]:
+    """The images in and below ``folder``, if it exists, in the order of their names.
+
+    Links are followed, except into a folder that is read anyway, or that holds ``folder`` itself.
+    """
+    skipped = Skipped() if skipped is None else skipped
+    top = os.path.realpath(folder)
+    seen = {top}
+
+    def below(folder: str, real: str) -> Iterator[str]:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if _hidden(entry.name, entry, skipped):
+                continue
+            linked = entry.is_symlink() and os.path.isdir(entry)  # noqa: PTH112  (a Path is slow)
+            if linked or entry.is_dir(follow_symlinks=False):
+                target = os.path.realpath(entry) if linked else str(Path(real, entry.name))
+                around = Path(target).is_relative_to(top) or Path(top).is_relative_to(target)
+                if target in seen or (linked and around):
+                    skipped[TWICE] += 1
+                else:
+                    seen.add(target)
+                    yield from below(entry.path, target)
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                yield entry.path
+            else:
+                skipped[Path(entry).suffix.lower() or "without a suffix"] += 1
+
+    if Path(folder).is_dir():
+        yield from below(str(folder), top)
+
+
+def _hidden(name: str, path: os.PathLike[str], skipped: Skipped) -> bool:
+    """Whether it is a file or a folder that no user sees; the files in it are counted."""
+    if not name.startswith(".") and name.lower() not in SYSTEM_NAMES:
+        return False
+    skipped[HIDDEN] += sum(len(files) for _, _, files in os.walk(path)) if Path(path).is_dir() else 1
+    return True

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from maldrop_cli.config import DataConfig
-from maldrop_cli.data import download, image_folders
+from maldrop_cli.data import download, idx, image_folders
 from maldrop_cli.data.dataset import Entry, ImageData, NotCachedError, Progress, Shape, Source, Split, Warn, finish
 from maldrop_cli.names import Dataset
 
@@ -71,12 +71,18 @@ def load_synthetic(source: Source) -> ImageData:
 
 def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0) -> Entry:
     """A data set of ten classes, 32x32 with ``pad``, by torchvision's reader, downloads and checksums. ``layout``:
-    which files go where in ``{root}``."""
+    which files go where in ``{root}``. Grey ones are IDX files, which need not lie where torchvision has them."""
 
     def load(source: Source) -> ImageData:
         import torchvision.datasets
 
         reader, root = getattr(torchvision.datasets, class_name), source.root
+        name, size = source.config.dataset.value, source.config.image_size
+        files = idx.find(root, class_name) if channels == 1 else {}
+        if len(files) == len(idx.NAMES):
+            return finish(name, *idx.read(files), reader.classes, size, pad)
+        if root.name == getattr(reader, "base_folder", None):  # the folder of the files themselves
+            root = root.parent
         url = getattr(reader, "url", None) or reader.mirrors[0]
         with download.fetching(source, url, layout.format(root=root)):
             try:
@@ -86,8 +92,10 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
                     raise
                 if source.cached:
                     raise NotCachedError(f"no files in {root}") from None
-                if not download.reachable(url):
-                    raise ConnectionError("no files there, and the server does not answer") from None
+                packed = channels != 1 and (root / reader.filename).exists()  # then no server is asked
+                if not packed and not download.reachable(url):
+                    there = idx.what_is_there(root, files) if channels == 1 else "no files there, or damaged ones"
+                    raise ConnectionError(f"{there}, and the server does not answer") from None
                 parts = [reader(root, train=train, download=True) for train in (True, False)]
         splits = []
         for part in parts:  # (N, H, W) or (N, H, W, C)
@@ -95,7 +103,7 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
             images = pixels.view(*pixels.shape[:3], channels).permute(0, 3, 1, 2)
             splits.append(Split(images, torch.as_tensor(part.targets)))
         train, val = splits
-        return finish(source.config.dataset.value, train, val, parts[0].classes, source.config.image_size, pad)
+        return finish(name, train, val, parts[0].classes, size, pad)
 
     return Entry(lambda source: ((channels, 32, 32), 10), load)
 

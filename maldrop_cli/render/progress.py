@@ -24,7 +24,7 @@ class ProgressListener:
     def __init__(
         self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.console, self.clock = console, clock
+        self.console, self.clock, self.quiet = console, clock, quiet
         self.total = self.done = self.trained = self.reused = 0
         self.resumed: set[int] = set()
         self.done_by_job: dict[int, int] = {}  # epochs
@@ -44,7 +44,12 @@ class ProgressListener:
         self.bar.stop()
 
     def preparing(self, what: str, done: int, total: int) -> None:
-        """Progress of work that is not training: decoding images, timing rounds."""
+        """Progress of work that is not training: decoding images, timing rounds. With a ``total`` of 0, ``what`` is a
+        line of its own."""
+        if not total:
+            if not self.quiet:
+                self._print(what)
+            return
         if self.task is None:
             self.task = self.bar.add_task(what, total=total)
         self.bar.update(self.task, description=what, completed=done, total=total)
