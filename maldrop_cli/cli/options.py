@@ -22,7 +22,7 @@ import typer
 from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
 from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
-from maldrop_cli.files import check_writable
+from maldrop_cli.files import check_apart, check_writable, expand
 from maldrop_cli.names import (  # fmt: skip
     PLOT_SUFFIXES,
     Metric,
@@ -259,6 +259,8 @@ class _Flag:
         """What Typer gave, as the field's type, checked."""
         if isinstance(value, str) and self.enum:
             value = parse_name(self.enum, value, self.name)
+        if isinstance(value, Path):
+            value = expand(value, f"--{self.name.replace('_', '-')}")
         self.setting.check(self.name, value)
         return value
 
@@ -322,6 +324,7 @@ def command(
             given = frozenset(name for name in texts if config_file.is_set(ctx, name))
             saved = {name: texts[name] for name in given}
             arguments: dict[str, Any] = {}
+            paths = {"config": config, "save_config": save_config and expand(save_config, "--save-config")}
             for name, group in groups.items():
                 values = {flag.name: texts.pop(flag.name) for flag in group}
                 if hints[name] is Settings:
@@ -330,8 +333,11 @@ def command(
                     read = {key: read_setting(key, text, several) for key, text in values.items()}
                     arguments[name] = Settings(read, given)
                 else:
-                    arguments[name] = hints[name](**{flag.name: flag.read(values[flag.name]) for flag in group})
-            if save_config is not None:
+                    values = {flag.name: flag.read(values[flag.name]) for flag in group}
+                    paths |= {key: value for key, value in values.items() if isinstance(value, Path)}
+                    arguments[name] = hints[name](**values)
+            check_apart(paths)
+            if save_config := paths["save_config"]:
                 check_writable(save_config)
             try:
                 function(**arguments, **texts)
