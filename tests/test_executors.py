@@ -17,6 +17,7 @@ from conftest import BASE, TINY, run_job, runner
 from fake_work import DIES, DIES_ONCE, DIVERGES, FINE, GIVES_UP, LINGERS, RAISES, RAISES_ONCE
 from test_cli import QUICK, Run
 from test_resume import measured
+from test_store import row
 
 from maldrop_cli.__main__ import run
 from maldrop_cli.data.load import ImageData
@@ -211,7 +212,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
             store.start(record)
             held.set()
             assert waits.wait(30)
-            store.finish(replace(record, status=Status.DONE))
+            store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
 
     thread = threading.Thread(target=first)
     thread.start()
@@ -220,7 +221,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
     assert (end.record.status, end.reused, waits.is_set()) == (Status.UNFINISHED, False, False)
     end = run_job(second, BASE, lambda event: waits.set() if isinstance(event, Waiting) else None)
     thread.join()
-    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (), True)
+    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (row(1),), True)
 
 
 def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: ImageData, tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: Im
     over.set()
     thread.join()
     assert second.record_failure(BASE, "killed") == store.load(record.run_id)
-    store.finish(replace(record, status=Status.DONE))
+    store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
     assert second.record_failure(BASE, "killed").status is Status.DONE
     assert runner(tiny, tmp_path, fresh=True).record_failure(BASE, "killed").status is Status.FAILED
 
