@@ -1,6 +1,8 @@
 """Executors: the same records from all of them, and none lost to a worker, or a command, that dies."""
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -247,6 +249,69 @@ def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: Im
     store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
     assert second.record_failure(BASE, "killed").status is Status.DONE
     assert runner(tiny, tmp_path, fresh=True).record_failure(BASE, "killed").status is Status.FAILED
+
+
+@pytest.fixture(params=["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, as Lustre is without `-o flock`; a lease on it lasts a second."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*args: object) -> None:
+        raise OSError(getattr(errno, request.param), "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("maldrop_cli.runs.store.LEASE_SECONDS", 1.0)
+
+
+KILLED = """
+import os, socket, sys
+from maldrop_cli.runs import store
+socket.gethostname = lambda: "node7"
+store.LEASE_SECONDS = 1.0
+def flock(*args): raise OSError(38, "no locks here")
+import fcntl
+fcntl.flock = flock
+with store.Store(store.Path("maldrop-runs")).lock(sys.argv[1]):
+    os._exit(9)
+"""
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_lease_of_a_killed_run_ends(maldrop: Run) -> None:
+    """On another machine, so that nobody here can tell that its process is dead."""
+    command = ("train", *QUICK)
+    assert maldrop(*command, "--out", "other").code == 0
+    [run_id] = [path.name for path in Path("other").iterdir() if path.name != ".locks"]
+    assert not list(Path("other").glob(".locks/*.lease"))
+    assert subprocess.run([sys.executable, "-c", KILLED, run_id]).returncode == 9
+    result = maldrop(*command, "-q")
+    assert result.code == 0, result.err
+    waiting, whose = result.err.splitlines()
+    assert waiting.endswith("another process trains it; waiting for its result")
+    assert re.search(rf"\.locks/{run_id}\.lease is held by process \d+ on node7\S*; should that be dead, this ", whose)
+    assert whose.endswith("goes on after 1 s, or at once if the file is deleted")
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_lease_is_renewed(tmp_path: Path) -> None:
+    store, polls = Store(tmp_path), iter(range(25))
+    with store.lock("abc") as held, store.lock("abc", give_up=lambda: next(polls, None) is None) as second:
+        assert (held, second) == (True, False)  # for two and a half seconds
+    with store.lock("abc") as held:
+        assert held
+
+
+def test_a_disk_that_fails_is_no_file_system_without_locks(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    result = maldrop("train", *QUICK, "-q")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "the results folder" in result.err
+    assert "fails: Input/output error" in result.err
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

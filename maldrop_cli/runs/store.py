@@ -3,12 +3,14 @@
 ``config.json`` (the settings and where it runs) is written first, ``epochs.jsonl`` grows by a line an epoch, and
 ``result.json``, the whole record, appears at the end in one piece, with a checksum. A folder without a result is an
 unfinished run; ``checkpoint.pt`` in it is what that goes on from. Whoever trains a run holds its lock, a lock of the
-operating system, which ends with its process. A point of a sweep that has the run of another is kept as a record too,
-with ``trained_as``.
+operating system, which ends with its process; where the file system has none (Lustre without ``-o flock``, NFS without
+its daemon), a lease, a file that its holder renews. A point of a sweep that has the run of another is kept as a record
+too, with ``trained_as``.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 LOCKS = ".locks"
 POLL_SECONDS = 0.1
+LEASE_SECONDS = 60.0  # after which a lease that is not renewed, as its holder was killed, is anyone's
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 RECORD_BYTES = 2**27  # at most; a hundred thousand epochs take a third of it
 DAMAGED = "left out of means, as its final record is damaged; the command that trained it trains it again"
 
@@ -57,7 +61,8 @@ class Store:
         ``on_wait``, until ``give_up`` returns True."""
         with self._explained():
             (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
-            held = filelock.FileLock(self.root / LOCKS / f"{run_id}.lock")
+            path = self.root / LOCKS / f"{run_id}.lock"
+            held: filelock.BaseFileLock = filelock.FileLock(path, fallback_to_soft=False)
             waited = False
             while not held.is_locked:
                 try:
@@ -67,7 +72,16 @@ class Store:
                         on_wait()
                     if give_up():
                         break
+                    if not waited and isinstance(held, filelock.SoftFileLease) and (owner := held.owner):
+                        self.warn(
+                            f"{held.lock_file} is held by process {owner.pid} on {owner.hostname}; should that be dead, "
+                            f"this goes on after {LEASE_SECONDS:g} s, or at once if the file is deleted"
+                        )
                     waited = True
+                except OSError as error:
+                    if error.errno not in NO_LOCKS or isinstance(held, filelock.SoftFileLease):
+                        raise
+                    held = filelock.SoftFileLease(path.with_suffix(".lease"), lease_duration=LEASE_SECONDS)
         try:
             yield held.is_locked
         finally:
