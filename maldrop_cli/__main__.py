@@ -17,10 +17,13 @@ def main() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that knows no × shows a question mark
-        sys.stdout.reconfigure(errors="replace")
-    droppable, encoding = io.BufferedWriter(_Droppable(2, "w", closefd=False)), getattr(sys.stderr, "encoding", None)
-    sys.stderr = io.TextIOWrapper(droppable, encoding, "replace", line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no × shows a question mark
+            stream.reconfigure(errors="replace")
+    if os.name != "nt":  # whose console has streams of a kind of its own
+        droppable = io.BufferedWriter(_Droppable(2, "w", closefd=False))
+        encoding = getattr(sys.stderr, "encoding", None)
+        sys.stderr = io.TextIOWrapper(droppable, encoding, "replace", line_buffering=True)
     sys.exit(run(sys.argv[1:]))
 
 

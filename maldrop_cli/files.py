@@ -38,11 +38,11 @@ def expand(path: Path, name: str) -> Path:
     return expanded
 
 
-def check_apart(files: Mapping[str, Path | None]) -> None:
-    """UsageError where two flags name one file, so that one would overwrite what the other wrote."""
+def check_apart(options: Mapping[str, object]) -> None:
+    """UsageError where two options are paths of one file, so that one would overwrite what the other wrote."""
     flags: dict[Path, str] = {}
-    for name, path in files.items():
-        if path is None or (path.exists() and not path.is_file()):  # a terminal takes both
+    for name, path in options.items():
+        if not isinstance(path, Path) or (path.exists() and not path.is_file()):  # a terminal takes both
             continue
         other = flags.setdefault(path.resolve(), name)
         if other != name and {other, name} not in _MAY_BE_ONE:

@@ -285,7 +285,9 @@ def _option(help: str, **how: Any) -> Any:
 
 
 _CONFIG = _option("Take settings from a TOML file; flags win.", callback=config_file.use, is_eager=True)
-_SAVE_CONFIG = _option("Write what was set to a TOML file.")
+_SAVE_CONFIG = _option(
+    "Write what was set to a TOML file.", callback=lambda path: path and expand(path, "--save-config")
+)
 
 
 def command(
@@ -324,7 +326,6 @@ def command(
             given = frozenset(name for name in texts if config_file.is_set(ctx, name))
             saved = {name: texts[name] for name in given}
             arguments: dict[str, Any] = {}
-            paths = {"config": config, "save_config": save_config and expand(save_config, "--save-config")}
             for name, group in groups.items():
                 values = {flag.name: texts.pop(flag.name) for flag in group}
                 if hints[name] is Settings:
@@ -333,11 +334,10 @@ def command(
                     read = {key: read_setting(key, text, several) for key, text in values.items()}
                     arguments[name] = Settings(read, given)
                 else:
-                    values = {flag.name: flag.read(values[flag.name]) for flag in group}
-                    paths |= {key: value for key, value in values.items() if isinstance(value, Path)}
-                    arguments[name] = hints[name](**values)
-            check_apart(paths)
-            if save_config := paths["save_config"]:
+                    arguments[name] = hints[name](**{flag.name: flag.read(values[flag.name]) for flag in group})
+            paths = {key: value for options in arguments.values() for key, value in vars(options).items()}
+            check_apart({"config": config, "save_config": save_config, **paths})
+            if save_config is not None:
                 check_writable(save_config)
             try:
                 function(**arguments, **texts)

@@ -74,8 +74,9 @@ class Store:
                         break
                     if not waited and isinstance(held, filelock.SoftFileLease) and (owner := held.owner):
                         self.warn(
-                            f"{held.lock_file} is held by process {owner.pid} on {owner.hostname}; should that be "
-                            f"dead, this goes on after {LEASE_SECONDS:g} s, or at once if the file is deleted"
+                            f"{held.lock_file} is held by process {owner.pid} on {owner.hostname.partition('?')[0]}; "
+                            f"should that be dead, this goes on after {LEASE_SECONDS:g} s, or at once if the file is "
+                            "deleted"
                         )
                     waited = True
                 except OSError as error:
