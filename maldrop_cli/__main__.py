@@ -4,16 +4,36 @@ import io
 import os
 import shlex
 import sys
+from contextlib import suppress
+from typing import Any
 
 EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """0 done; 2 a wrong flag; 1 files, network, disk, memory or a failed run; 130 interrupted."""
+    for number in range(3):  # what a shell closed would be the number of the next file that is opened
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no × shows a question mark
             stream.reconfigure(errors="replace")
+    if os.name != "nt":  # whose console has streams of a kind of its own
+        droppable = io.BufferedWriter(_Droppable(2, "w", closefd=False))
+        encoding = getattr(sys.stderr, "encoding", None)
+        sys.stderr = io.TextIOWrapper(droppable, encoding, "replace", line_buffering=True)
     sys.exit(run(sys.argv[1:]))
+
+
+class _Droppable(io.FileIO):
+    """Progress, warnings and errors: what can't be written, as the disk is full or nobody listens, is dropped."""
+
+    def write(self, content: Any) -> int:
+        with suppress(OSError):
+            super().write(content)
+        return len(content)
 
 
 def run(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from types import NoneType
 from typing import Any
 
 from maldrop_cli.names import (
@@ -239,15 +240,25 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> RunConfig:
-        """The inverse of ``dataclasses.asdict`` after a trip through JSON; KeyError, TypeError or ValueError
-        when it is not one."""
+        """The inverse of ``dataclasses.asdict`` after a trip through JSON; an exception of any kind when it is not
+        one."""
         data = dict(stored["data"])
-        data |= {"shape": tuple(data["shape"]), "dataset": Dataset(data["dataset"])}
+        channels, height, width = map(int, data["shape"])
+        data |= {"shape": (channels, height, width), "dataset": Dataset(data["dataset"])}
         rest = {name: value for name, value in stored.items() if name != "data"}
-        if not isinstance(rest["model"], str):
-            raise TypeError(f"the model is {rest['model']!r}, not a name")
         rest |= {name: type(default)(rest[name]) for name, default in _NAMES.items() if name in rest}
+        _check_types(DataConfig, data)
+        _check_types(cls, rest)
         return cls(data=DataConfig(**data), **rest)
+
+
+def _check_types(kind: type[DataConfig | RunConfig], values: dict[str, Any]) -> None:
+    """TypeError for a value whose type is not that of its field."""
+    for each in fields(kind):
+        value = values.get(each.name, each.default)
+        wanted = _TYPES.get(each.name, (int, float) if isinstance(each.default, float) else type(each.default))
+        if each.name in values and (not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool)):
+            raise TypeError(f"{each.name} is {value!r}")
 
 
 SETTINGS: dict[str, Setting] = {
@@ -255,6 +266,7 @@ SETTINGS: dict[str, Setting] = {
 }
 _OF_RUNS = [each.name for each in fields(RunConfig) if each.metadata]
 _OF_VARIANTS = {name for names in TAKES.values() for name in names}
+_TYPES: dict[str, Any] = {"omega": (str, int, float), "image_size": (int, NoneType)}  # beside those of the defaults
 _NAMES = {each.name: each.default for each in fields(RunConfig) if isinstance(each.default, StrEnum)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
@@ -130,25 +131,36 @@ def to_json(record: RunRecord) -> dict[str, Any]:
 
 
 def from_json(stored: dict[str, Any]) -> RunRecord:
-    """The inverse of :func:`to_json`; KeyError, TypeError or ValueError when ``stored`` is no record."""
+    """The inverse of :func:`to_json`; an exception of any kind when ``stored`` is no record."""
+    environment, status, epochs = stored["environment"], Status(stored["status"]), rows_from_json(stored["epochs"])
+    if any(isinstance(value, list | dict) for value in environment.values()):
+        raise TypeError(f"the environment is {environment!r}")
+    if texts := [name for name in ("run_id", "data_digest", "reason") if not isinstance(stored[name], str)]:
+        raise TypeError(f"{texts[0]} is {stored[texts[0]]!r}")
+    int(environment.get("workers", 1))
+    if status is Status.DONE and not epochs:
+        raise ValueError("it is done, and has no epochs")
     return RunRecord(
         run_id=stored["run_id"],
         config=RunConfig.from_dict(stored["config"]),
-        data_digest=str(stored["data_digest"]),
-        environment=dict(stored["environment"]),
+        data_digest=stored["data_digest"],
+        environment=dict(environment),
         hidden_width=int(stored["hidden_width"]),
-        epochs=rows_from_json(stored["epochs"]),
-        status=Status(stored["status"]),
-        reason=str(stored["reason"]),
-        never_passed=stored.get("never_passed"),
-        always_passed=stored.get("always_passed"),
+        epochs=epochs,
+        status=status,
+        reason=stored["reason"],
+        **{name: _count(stored.get(name)) for name in ("never_passed", "always_passed")},
         pass_histogram=tuple(int(count) for count in stored.get("pass_histogram", ())),
         trained_as=RunConfig.from_dict(stored["trained_as"]) if stored.get("trained_as") else None,
     )
 
 
+def _count(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
 def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
-    """Epoch rows; KeyError, TypeError or ValueError where a field is missing or no number."""
+    """Epoch rows; an exception of any kind where a field is missing or no number."""
 
     def read(row: dict[str, Any], each: Field[Any]) -> Any:
         value: Any = row[each.name] if each.default is each.default_factory is MISSING else row.get(each.name)
@@ -156,6 +168,8 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
             return {str(key): float(top1) for key, top1 in (value or {}).items()}
         if value is None and "None" in str(each.type):
             return None
+        if not math.isfinite(value):
+            raise ValueError(f"{each.name} is {value}")
         return int(value) if each.name == "epoch" else float(value)
 
     return tuple(EpochRow(**{each.name: read(row, each) for each in _FIELDS}) for row in stored)

@@ -365,6 +365,23 @@ def test_nobody_listens(end: str, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("end", ["2>/dev/full", "2>&-", "<&- 2>&-", "2> >(head -c 1 >/dev/null)"])
+def test_progress_and_errors_that_can_not_be_written_are_dropped(end: str, tmp_path: Path) -> None:
+    """Results are not; and no file of results gets the number of a stream that the shell closed."""
+
+    def bash(arguments: str) -> subprocess.CompletedProcess[str]:
+        command = f"{sys.executable} -m maldrop_cli train {arguments} {end}"
+        return subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+
+    done = bash(f"{' '.join(QUICK)} --csv t.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("maldrop rho=16: synthetic")
+    assert [row["status"] for row in rows(str(tmp_path / "t.csv"))] == ["done", "done"]
+    wrong = bash("--lr fast")
+    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", "")
+
+
 def test_the_preset(maldrop: Run) -> None:
     result = maldrop("train", *TINY, "--preset", "paper", "--epochs", "1", "--momentum", "0.5")
     assert "1 epoch, SGD lr 0.01, momentum 0.5, batch 128" in result.out

@@ -62,9 +62,13 @@ def test_the_file_counts_as_given_by_hand(maldrop: Run) -> None:
         ('config = "b.toml"', "takes no such setting"),
         ("train = 3", "wants a table: [train]"),
         ("[[train]]\nlr = 1", "wants a table: [train]"),
+        (f"seed = {'1' * 5000}", "is not TOML"),
+        (f"seed = {'[' * 5000}", "is not TOML"),
+        (f"[train]\nlr{'.a' * 5000} = 1", "must be a text, a number or a list"),
         ("dropout = 'none'\ndropouts = 'vanilla'", "twice"),
         ("batch_size = 3\nbatch-size = 4", "twice"),
     ],
+    ids=lambda value: value[:20],
 )
 def test_what_a_file_cannot_hold(content: str, message: str, maldrop: Run) -> None:
     Path("a.toml").write_text(content)

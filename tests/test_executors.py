@@ -1,6 +1,8 @@
 """Executors: the same records from all of them, and none lost to a worker, or a command, that dies."""
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from conftest import BASE, TINY, run_job, runner
 from fake_work import DIES, DIES_ONCE, DIVERGES, FINE, GIVES_UP, LINGERS, RAISES, RAISES_ONCE
 from test_cli import QUICK, Run
 from test_resume import measured
+from test_store import row
 
 from maldrop_cli.__main__ import run
 from maldrop_cli.data.load import ImageData
@@ -211,7 +214,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
             store.start(record)
             held.set()
             assert waits.wait(30)
-            store.finish(replace(record, status=Status.DONE))
+            store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
 
     thread = threading.Thread(target=first)
     thread.start()
@@ -220,7 +223,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
     assert (end.record.status, end.reused, waits.is_set()) == (Status.UNFINISHED, False, False)
     end = run_job(second, BASE, lambda event: waits.set() if isinstance(event, Waiting) else None)
     thread.join()
-    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (), True)
+    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (row(1),), True)
 
 
 def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: ImageData, tmp_path: Path) -> None:
@@ -243,9 +246,72 @@ def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: Im
     over.set()
     thread.join()
     assert second.record_failure(BASE, "killed") == store.load(record.run_id)
-    store.finish(replace(record, status=Status.DONE))
+    store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
     assert second.record_failure(BASE, "killed").status is Status.DONE
     assert runner(tiny, tmp_path, fresh=True).record_failure(BASE, "killed").status is Status.FAILED
+
+
+@pytest.fixture(params=["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, as Lustre is without `-o flock`; a lease on it lasts a second."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*args: object) -> None:
+        raise OSError(getattr(errno, request.param), "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("maldrop_cli.runs.store.LEASE_SECONDS", 1.0)
+
+
+KILLED = """
+import os, socket, sys
+from maldrop_cli.runs import store
+socket.gethostname = lambda: "node7"
+store.LEASE_SECONDS = 1.0
+def flock(*args): raise OSError(38, "no locks here")
+import fcntl
+fcntl.flock = flock
+with store.Store(store.Path("maldrop-runs")).lock(sys.argv[1]):
+    os._exit(9)
+"""
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_lease_of_a_killed_run_ends(maldrop: Run) -> None:
+    """On another machine, so that nobody here can tell that its process is dead."""
+    command = ("train", *QUICK)
+    assert maldrop(*command, "--out", "other").code == 0
+    [run_id] = [path.name for path in Path("other").iterdir() if path.name != ".locks"]
+    assert not list(Path("other").glob(".locks/*.lease"))
+    assert subprocess.run([sys.executable, "-c", KILLED, run_id]).returncode == 9
+    result = maldrop(*command, "-q")
+    assert result.code == 0, result.err
+    waiting, whose = result.err.splitlines()
+    assert waiting.endswith("another process trains it; waiting for its result")
+    assert re.search(rf"\.locks/{run_id}\.lease is held by process \d+ on node7; should that be dead, ", whose)
+    assert whose.endswith("this goes on after 1 s, or at once if the file is deleted")
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_lease_is_renewed(tmp_path: Path) -> None:
+    store, polls = Store(tmp_path), iter(range(25))
+    with store.lock("abc") as held, store.lock("abc", give_up=lambda: next(polls, None) is None) as second:
+        assert (held, second) == (True, False)  # for two and a half seconds
+    with store.lock("abc") as held:
+        assert held
+
+
+def test_a_disk_that_fails_is_no_file_system_without_locks(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*args: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    result = maldrop("train", *QUICK, "-q")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "the results folder" in result.err
+    assert "fails: Input/output error" in result.err
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

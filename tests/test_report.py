@@ -18,7 +18,7 @@ from maldrop_cli.names import Dataset, Dropout, Schedule, Selector, UsageError
 from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.arms import id_columns, in_order, mixed_data, report_tables
 from maldrop_cli.render.tables import Column, Table, latex, to_text
-from maldrop_cli.runs.store import Store
+from maldrop_cli.runs.store import DAMAGED, Store
 from maldrop_cli.sweep.filters import parse_baseline, parse_by, parse_condition
 from maldrop_cli.sweep.grammar import Quantity, parse_spans
 
@@ -496,6 +496,66 @@ def test_a_damaged_record_is_said_and_left_out(maldrop: Run) -> None:
     assert result.code == 0
     assert "17 stored runs" in result.out
     assert "is left out, as it is damaged or foreign" in result.err
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("run_id",), []),
+        (("environment",), []),
+        (("environment", "torch"), []),
+        (("environment", "workers"), "two"),
+        (("epochs",), []),
+        (("never_passed",), [1]),
+        (("trained_as",), [1]),
+        (("config", "model"), ["cnn"]),
+        (("config", "selector"), ["single"]),
+        (("config", "lr"), "fast"),
+        (("config", "omega"), [1]),
+        (("config", "epochs"), True),
+        (("config", "data", "images"), {}),
+        (("config", "data", "shape"), [1, 2]),
+        (("config", "data", "shape"), [1, 2, [3]]),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_a_record_with_a_value_of_another_type_is_left_out(path: tuple[str, ...], value: object, maldrop: Run) -> None:
+    """Even where no checksum tells: the runs of 0.1 have none."""
+    save(SWEEP)
+    stored = Path("runs") / SWEEP[0].run_id
+    for name in ("config.json", "result.json"):
+        content = json.loads((stored / name).read_text())
+        del content["checksum"]
+        inner = content
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        (stored / name).write_text(json.dumps(content))
+    for arguments in ((), ("--by", "rho", "--masks"), ("--baseline", "none")):
+        result = maldrop("report", "runs", *arguments)
+        assert result.code == 0, result.err
+        assert "17 stored runs" in result.out
+        assert re.fullmatch(r"(maldrop: runs/\w+/(config|result)\.json is left out, .*\n){2}", result.err)
+
+
+def test_a_damaged_result_is_said_where_the_mean_stands(maldrop: Run) -> None:
+    save(SWEEP)
+    for run in SWEEP:
+        Store(Path("runs")).start(replace(run, status=Status.UNFINISHED), run.epochs)
+    (Path("runs") / SWEEP[1].run_id / "result.json").write_text("{")
+    for arguments in (("--by", "rho"), ("--baseline", "none"), ()):
+        result = maldrop("report", "runs", *arguments, "--csv", "r.csv")
+        assert "vanilla p=0.5, seed 1: unfinished (left out of means, as its final record is damaged" in result.out
+    assert [row["reason"] for row in rows("r.csv") if row["status"] != "done"] == [DAMAGED]
+
+
+def test_each_folder_counts_once(maldrop: Run) -> None:
+    save(SWEEP)
+    Path("link").symlink_to("runs")
+    save([stored(seed=9)], "other")
+    result = maldrop("report", "runs", "./runs", Path("runs").resolve(), "link", "other", "--csv", "r.csv")
+    assert "19 stored runs" in result.out
+    assert len(rows("r.csv")) == 19
 
 
 def test_nothing_left_says_what_there_is(maldrop: Run) -> None:

@@ -12,7 +12,7 @@ from maldrop_cli.config import RunConfig
 from maldrop_cli.machine import environment
 from maldrop_cli.names import MaldropError, Schedule
 from maldrop_cli.record import EpochRow, RunRecord, Status, from_json, to_json
-from maldrop_cli.runs.store import Store
+from maldrop_cli.runs.store import DAMAGED, Store
 
 
 def row(epoch: int) -> EpochRow:
@@ -60,16 +60,20 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     assert store.load("abc") == replace(RECORD, epochs=(row(1),))
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"null", b'{"run_id": 1}', b"\xff\xfe\x00"])
+DAMAGES = [b"", b"{", b"[]", b"null", b'{"run_id": 1}', b"\xff\xfe\x00", b"[" * 9999, b'{"a":' * 9999, b"1" * 9999]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
 def test_a_damaged_result_is_said_and_counts_as_unfinished(damage: bytes, tmp_path: Path) -> None:
     warnings: list[str] = []
     store = Store(tmp_path, warnings.append)
     store.start(RECORD)
     store.append("abc", row(1))
     (tmp_path / "abc" / "result.json").write_bytes(damage)
-    assert store.load("abc") == replace(RECORD, epochs=(row(1),))
+    assert store.load("abc") == replace(RECORD, epochs=(row(1),), reason=DAMAGED)
     assert len(warnings) == 1
     assert "result.json is left out" in warnings[0]
+    assert "\n" not in warnings[0]
     (tmp_path / "abc" / "config.json").write_bytes(damage)
     assert store.load("abc") is None
 
@@ -87,7 +91,8 @@ def test_starting_over_keeps_the_old_result_until_there_is_a_new_one(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("val_top1", "abc"), ("epoch", None), ("train_loss", []), ("train_seconds", {})]
+    ("field", "value"),
+    [("val_top1", "abc"), ("epoch", None), ("train_loss", []), ("train_seconds", {}), ("val_top1", 1e999)],
 )
 def test_a_value_of_the_wrong_type_is_damage(field: str, value: object, tmp_path: Path) -> None:
     warnings: list[str] = []
@@ -98,8 +103,26 @@ def test_a_value_of_the_wrong_type_is_damage(field: str, value: object, tmp_path
     content = json.loads(path.read_text())
     content["epochs"][0][field] = value
     path.write_text(json.dumps(content))
-    assert store.load("abc") == RECORD
+    assert store.load("abc") == replace(RECORD, reason=DAMAGED)
     assert len(warnings) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+@pytest.mark.parametrize("name", ["result.json", "config.json", "epochs.jsonl"])
+def test_a_record_without_end_is_damage(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is a pipe that nobody writes to, and a file of gigabytes."""
+    monkeypatch.setattr("maldrop_cli.runs.store.RECORD_BYTES", 1000)
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    path = tmp_path / "abc" / name
+    for make in (lambda: path.symlink_to("/dev/zero"), lambda: os.mkfifo(path), lambda: path.write_bytes(b"x" * 1001)):
+        store.start(RECORD)
+        path.unlink(missing_ok=True)
+        make()
+        found = store.load("abc")
+        assert (found is None) is (name == "config.json")
+        path.unlink()
+    assert len(warnings) == (0 if name == "epochs.jsonl" else 3)
 
 
 def test_another_schema_is_left_out_and_said(tmp_path: Path) -> None:
@@ -119,6 +142,8 @@ def test_a_point_with_the_run_of_another_is_a_record_of_its_own(tmp_path: Path) 
     store.write_alias(alias)
     store.write_alias(replace(alias, hidden_width=1))
     assert list(store.scan()) == [replace(alias, hidden_width=1)]
+    (tmp_path / alias.config.run_id("d") / "result.json").write_text("{")
+    assert list(store.scan()) == [replace(alias, hidden_width=1)]  # it is there twice
     trained = replace(DONE, config=point, run_id=point.run_id("d"))
     store.start(trained)
     store.finish(trained)

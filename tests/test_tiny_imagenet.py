@@ -64,7 +64,7 @@ def test_a_part_of_the_data_set(tmp_path: Path) -> None:
     """Classes without a train folder, and folders that wnids.txt does not list, are left out, with a warning; so are
     validation images of other classes."""
     folder = make_tiny_imagenet(tmp_path)
-    (folder / "wnids.txt").write_text("n01\nn77\nn02\n")  # not n03
+    (folder / "wnids.txt").write_text("n01\nn77\nn02\n", encoding="utf-8-sig")  # not n03
     warnings: list[str] = []
     data = load(TINY_IMAGENET, tmp_path, warn=warnings.append)
     assert data.classes == ("goldfish, Carassius auratus", "fire salamander")
@@ -81,10 +81,21 @@ def annotations(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "val" / "val_annotations.txt").write_text(text)
 
 
+def replace_by_zeros(path: Path) -> None:
+    """A terabyte of them, which take no place."""
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
 DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     (r"wnids.txt can't be read", lambda folder: (folder / "wnids.txt").unlink()),
     (r"wnids.txt is empty", lambda folder: (folder / "wnids.txt").write_text("\n")),
     (r"wnids.txt can't be read", lambda folder: (folder / "wnids.txt").write_bytes(b"\xff\xfe")),
+    (r"wnids.txt can't be read: it is longer than", lambda folder: replace_by_zeros(folder / "wnids.txt")),
+    (
+        r"annotations.txt can't be read: it is longer",
+        lambda folder: replace_by_zeros(folder / "val/val_annotations.txt"),
+    ),
     (r"train is no folder", lambda folder: (folder / "train").rename(folder / "elsewhere")),
     (r"no folder of any class", lambda folder: (folder / "wnids.txt").write_text("n55\n")),
     (r"n02.images: each class needs some", lambda folder: shutil.rmtree(folder / "train" / "n02" / "images")),

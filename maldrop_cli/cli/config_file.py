@@ -7,15 +7,19 @@ the command line win; but a switch that is on in the file can't be turned off by
 
 from __future__ import annotations
 
+import codecs
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from maldrop_cli.names import MaldropError, UsageError, nearest
+from maldrop_cli.files import expand, read_up_to
+from maldrop_cli.names import MaldropError, UsageError, nearest, one_line
 
 OWN = ("config", "save_config", "help")  # parameters of every command that a file can't hold
+LIMIT = 2**20  # bytes
 NOT_SAVED = ("dry_run", "fresh", "quiet")  # of one call, not of what is trained
 
 
@@ -25,6 +29,7 @@ def use(ctx: typer.Context, path: Path | None) -> Path | None:
     MaldropError where the file can't be read, UsageError for what it can't hold.
     """
     if path is not None:
+        path = expand(path, "--config")
         ctx.default_map = {**_read(path, ctx)}
     return path
 
@@ -39,11 +44,13 @@ def _read(path: Path, ctx: typer.Context) -> dict[str, Any]:
     import tomllib
 
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        stored = read_up_to(LIMIT, path)
+        wide = stored.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes it
+        content = tomllib.loads(stored.decode("utf-16" if wide else "utf-8-sig"))
     except OSError as error:
         raise MaldropError(f"can't read {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError("config", f"{path} is not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # tomllib raises either where a number or a nesting is too long
+        raise UsageError("config", f"{path} is not TOML: {one_line(error)}") from None
     commands = list(ctx.parent.command.commands) if ctx.parent else []  # type: ignore[attr-defined]
     for key, value in content.items():
         if isinstance(value, dict) and key not in commands:
@@ -79,7 +86,7 @@ def _by_parameter(content: Mapping[str, Any], path: Path, ctx: typer.Context) ->
             value = ",".join(items if len(items) != 1 or parameter.name != "seeds" else items * 2)  # 5 alone is a count
         if isinstance(value, bool) is not bool(parameter.is_flag) or not isinstance(value, bool | int | float | str):
             wanted = "true or false" if parameter.is_flag else "a text, a number or a list of them"
-            raise UsageError("config", f"{key} in {path} is {value!r}, and must be {wanted}")
+            raise UsageError("config", f"{key} in {path} is {reprlib.repr(value)}, and must be {wanted}")
         values[parameter.name] = value if parameter.is_flag else str(value)
     return values
 

@@ -22,7 +22,7 @@ import typer
 from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
 from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
-from maldrop_cli.files import check_writable
+from maldrop_cli.files import check_apart, check_writable, expand
 from maldrop_cli.names import (
     PLOT_SUFFIXES,
     TAKES,
@@ -39,18 +39,9 @@ from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity
 from maldrop_cli.sweep import grammar
 
 MAIN = ("dropout", "rho", "dataset", "model", "epochs")  # they come first in --help
-SWEPT = (
-    "dropout",
-    "rho",
-    "dataset",
-    "model",
-    "train_images",
-    "lr",
-    "p",
-    "selector",
-    "schedule",
-    "omega",
-)  # `sweep` takes several
+SWEPT = (  # `sweep` takes several
+    *("dropout", "rho", "dataset", "model", "train_images", "lr", "p", "selector", "schedule", "omega"),
+)
 OF_ARMS = ("lr", "momentum", "weight_decay", "batch_size", "epochs")  # beside its variant's, the settings of an arm
 TIMED = (  # the settings that `timeit` has
     *("dropout", "rho", "dataset", "model", "image_size", "depth", "p", "selector", "omega", "granularity"),
@@ -308,6 +299,8 @@ class _Flag:
         """What Typer gave, as the field's type, checked."""
         if isinstance(value, str) and self.enum:
             value = parse_name(self.enum, value, self.name)
+        if isinstance(value, Path):
+            value = expand(value, f"--{self.name.replace('_', '-')}")
         self.setting.check(self.name, value)
         return value
 
@@ -332,7 +325,9 @@ def _option(help: str, **how: Any) -> Any:
 
 
 _CONFIG = _option("Take settings from a TOML file; flags win.", callback=config_file.use, is_eager=True)
-_SAVE_CONFIG = _option("Write what was set to a TOML file.")
+_SAVE_CONFIG = _option(
+    "Write what was set to a TOML file.", callback=lambda path: path and expand(path, "--save-config")
+)
 
 
 def command(
@@ -380,6 +375,8 @@ def command(
                     arguments[name] = Settings(read, given)
                 else:
                     arguments[name] = hints[name](**{flag.name: flag.read(values[flag.name]) for flag in group})
+            paths = {key: value for options in arguments.values() for key, value in vars(options).items()}
+            check_apart({"config": config, "save_config": save_config, **paths})
             if save_config is not None:
                 check_writable(save_config)
             try:

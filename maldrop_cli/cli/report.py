@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maldrop_cli.cli.options import OutputOptions, PlotOptions, command, names, positive
+from maldrop_cli.files import expand
 from maldrop_cli.names import Dropout, MaldropError, PlotKind, UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def report(
     from maldrop_cli.render import runs
     from maldrop_cli.render.tables import plural
 
-    known = _stored_runs(folders)
+    known = _stored_runs([expand(folder, "DIR") for folder in folders])
     trained = [run for run in known if not run.trained_as]
     together = grouped or plotting.plot or masks  # then points of a sweep that have the runs of others count as well
     candidates = known if together else trained
@@ -104,7 +105,7 @@ def _stored_runs(folders: Sequence[Path]) -> list[RunRecord]:
 
     warn = ProgressListener(Console(stderr=True)).warn
     found: list[RunRecord] = []
-    for folder in folders:
+    for folder in {folder.resolve(): folder for folder in folders}.values():  # each once
         if not folder.is_dir():
             raise MaldropError(f"{folder} is no folder of runs")
         found += Store(folder, warn).scan()

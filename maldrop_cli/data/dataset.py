@@ -15,6 +15,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from maldrop_cli.config import DataConfig
+from maldrop_cli.files import expand
 from maldrop_cli.names import MaldropError
 
 Progress = Callable[[str, int, int], None]  # what, done, total
@@ -139,5 +140,13 @@ def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def cache_dir() -> Path:
-    """Where downloads and decoded images go: the folder that MALDROP_CACHE names, else the user's cache."""
-    return Path(os.environ.get("MALDROP_CACHE") or user_cache_path("maldrop"))
+    """Where downloads and decoded images go: the folder that MALDROP_CACHE names, else the user's cache. MaldropError
+    where neither can be told."""
+    if named := os.environ.get("MALDROP_CACHE"):
+        return expand(Path(named), "MALDROP_CACHE")
+    try:
+        return user_cache_path("maldrop").expanduser()
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in many containers
+        raise MaldropError(
+            "there is no home folder for downloads and decoded images; set the variable MALDROP_CACHE to a folder"
+        ) from None

@@ -93,7 +93,7 @@ def _read(place: Path, key: str, listing: Listing, side: int, source: Source) ->
     try:
         with place.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - INDEX_BYTES, 0))
-            checksum, _, text = file.read().partition(b" ")
+            checksum, _, text = file.read(INDEX_BYTES).partition(b" ")
         if checksum != hashlib.sha256(text).hexdigest().encode():
             raise ValueError("its index is wrong or missing")
         index = json.loads(text)

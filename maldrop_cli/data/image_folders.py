@@ -17,6 +17,7 @@ from maldrop_cli.data.dataset import ImageData, Shape, Source, Warn
 from maldrop_cli.data.decoding import unreadable
 from maldrop_cli.data.download import fetch_archive
 from maldrop_cli.data.image_cache import File, Listing, load_images
+from maldrop_cli.files import read_up_to
 from maldrop_cli.names import MaldropError, UsageError, one_line
 
 IMAGE_SUFFIXES = (
@@ -32,6 +33,7 @@ FOLDER_LAYOUT = "imagefolder wants train/CLASS/IMAGE and test/ (or val/) alike"
 
 TINY_FOLDER, TINY_SIDE = "tiny-imagenet-200", 64
 TINY_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"  # the server offers no https for it
+INDEX_BYTES = 2**26  # of a file that lists images or classes, at most
 TINY_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 TINY_LAYOUT = f"the layout is that of {TINY_FOLDER}.zip (a copy with val/CLASS/ folders: --dataset imagefolder)"
 
@@ -168,7 +170,8 @@ def _validation_files(root: Path, wnids: Sequence[str], skipped: Skipped) -> lis
 def _lines(path: Path) -> list[str]:
     """The lines that are not empty. MaldropError if the file is missing, damaged or empty."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = read_up_to(INDEX_BYTES, path).decode("utf-8-sig")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise MaldropError(f"{path} can't be read: {reason}; {TINY_LAYOUT}") from None

@@ -237,8 +237,8 @@ def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] 
 
 
 def failures(records: Sequence[RunRecord]) -> list[str]:
-    """A line for each run that did not end well."""
-    failed = [run for run in records if run.status in (Status.FAILED, Status.DIVERGED)]
+    """A line for each run that did not end well, or of whose end the record is damaged."""
+    failed = [run for run in records if run.status in (Status.FAILED, Status.DIVERGED) or run.reason]
     return [f"{label(run.config)}: {run.status} ({run.reason})" for run in failed]
 
 

@@ -135,7 +135,7 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     import pandas as pd  # here, as it takes a third of a second, and most tables are not written
 
     frame = pd.DataFrame([_plain(row) for row in rows], dtype=object)
-    write_output(path, frame.to_csv(index=False).encode())
+    write_output(path, frame.to_csv(index=False).encode(errors="replace"))
 
 
 def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -63,6 +63,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 def read(path: Path) -> Checkpoint:
     """MaldropError, one line, when there is none, or a damaged or a foreign one."""
     try:
+        if path.exists() and not path.is_file():  # /dev/zero has no end
+            raise OSError("it is no file")
         content = path.read_bytes()
     except OSError as error:
         raise MaldropError(f"the checkpoint {path} can't be read: {error.strerror or error}") from None

@@ -3,12 +3,14 @@
 ``config.json`` (the settings and where it runs) is written first, ``epochs.jsonl`` grows by a line an epoch, and
 ``result.json``, the whole record, appears at the end in one piece, with a checksum. A folder without a result is an
 unfinished run; ``checkpoint.pt`` in it is what that goes on from. Whoever trains a run holds its lock, a lock of the
-operating system, which ends with its process. A point of a sweep that has the run of another is kept as a record too,
-with ``trained_as``.
+operating system, which ends with its process; where the file system has none (Lustre without ``-o flock``, NFS without
+its daemon), a lease, a file that its holder renews. A point of a sweep that has the run of another is kept as a record
+too, with ``trained_as``.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from maldrop_cli.config import SCHEMA
-from maldrop_cli.files import atomic_write
-from maldrop_cli.names import MaldropError
+from maldrop_cli.files import atomic_write, read_up_to
+from maldrop_cli.names import MaldropError, one_line
 from maldrop_cli.record import EpochRow, RunRecord, from_json, rows_from_json, to_json
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 LOCKS = ".locks"
 POLL_SECONDS = 0.1
+LEASE_SECONDS = 60.0  # after which a lease that is not renewed, as its holder was killed, is anyone's
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+RECORD_BYTES = 2**27  # at most; a hundred thousand epochs take a third of it
+DAMAGED = "left out of means, as its final record is damaged; the command that trained it trains it again"
 
 
 class Store:
@@ -55,7 +61,8 @@ class Store:
         ``on_wait``, until ``give_up`` returns True."""
         with self._explained():
             (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
-            held = filelock.FileLock(self.root / LOCKS / f"{run_id}.lock")
+            path = self.root / LOCKS / f"{run_id}.lock"
+            held: filelock.BaseFileLock = filelock.FileLock(path, fallback_to_soft=False)
             waited = False
             while not held.is_locked:
                 try:
@@ -65,7 +72,17 @@ class Store:
                         on_wait()
                     if give_up():
                         break
+                    if not waited and isinstance(held, filelock.SoftFileLease) and (owner := held.owner):
+                        self.warn(
+                            f"{held.lock_file} is held by process {owner.pid} on {owner.hostname.partition('?')[0]}; "
+                            f"should that be dead, this goes on after {LEASE_SECONDS:g} s, or at once if the file is "
+                            "deleted"
+                        )
                     waited = True
+                except OSError as error:
+                    if error.errno not in NO_LOCKS or isinstance(held, filelock.SoftFileLease):
+                        raise
+                    held = filelock.SoftFileLease(path.with_suffix(".lease"), lease_duration=LEASE_SECONDS)
         try:
             yield held.is_locked
         finally:
@@ -112,18 +129,27 @@ class Store:
             checkpoint.write(path, content)
 
     def load(self, run_id: str) -> RunRecord | None:
-        """A stored run, finished or not; None, after a warning if it is damaged, when there is nothing to read."""
-        return self._read(run_id, "result.json") or self.latest_try(run_id)
+        """A stored run, finished or not; None, after a warning if it is damaged, when there is nothing to read.
+
+        Beside a damaged result the epochs count as unfinished, for that ``reason``: no checksum stands for them.
+        """
+        ended = (self.root / run_id / "result.json").exists()
+        if record := self._read(run_id, "result.json"):
+            return record
+        record = self.latest_try(run_id)
+        return replace(record, reason=DAMAGED) if record and ended and not record.finished else record
 
     def latest_try(self, run_id: str) -> RunRecord | None:
         """As :meth:`load`, but what the latest try has come to, whatever an earlier one did."""
         record = self._read(run_id, "config.json")
-        return record and replace(record, epochs=self._rows(self.root / run_id))
+        if record is None or record.finished:  # a point with the run of another is stored whole
+            return record
+        return replace(record, epochs=self._rows(self.root / run_id))
 
     def _read(self, run_id: str, name: str) -> RunRecord | None:
         path = self.root / run_id / name
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(_content(path))
             if stored["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {stored['schema']}, and this version reads {SCHEMA}")
             if stored.pop("checksum", None) not in (None, _checksum(stored)):  # runs of 0.1 have none
@@ -131,8 +157,9 @@ class Store:
             return from_json(stored)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, MaldropError) as error:
-            self.warn(f"{path} is left out, as it is damaged or foreign ({type(error).__name__}: {error})")
+        except Exception as error:  # nested too deep for Python, say: a foreign file can raise nearly anything
+            reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+            self.warn(f"{path} is left out, as it is damaged or foreign ({reason})")
             return None
 
     def scan(self) -> Iterator[RunRecord]:
@@ -157,9 +184,9 @@ class Store:
         """The whole lines of ``epochs.jsonl``; a line cut short by a kill ends them."""
         rows: list[EpochRow] = []
         try:
-            for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines():
+            for line in _content(folder / "epochs.jsonl").splitlines():
                 rows += rows_from_json([json.loads(line)])
-        except (OSError, ValueError, KeyError, TypeError):
+        except Exception:  # as in _read
             pass
         return tuple(rows)
 
@@ -172,6 +199,13 @@ class Store:
             raise MaldropError(
                 f"the results folder {self.root} fails: {reason}; --out DIR names another, and finished runs are kept"
             ) from None
+
+
+def _content(path: Path) -> bytes:
+    """As :func:`read_up_to`; ValueError for a pipe as well, which may never be written to."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    return read_up_to(RECORD_BYTES, path)
 
 
 def _line(row: EpochRow) -> str:
