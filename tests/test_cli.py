@@ -89,6 +89,16 @@ def test_compare(maldrop: Run) -> None:
     assert len(list(Store(Path("maldrop-runs")).scan())) == 12
 
 
+def test_a_point_of_a_grid_is_the_run_of_the_number_typed(maldrop: Run) -> None:
+    few = (*TINY, "--epochs", "1", "--dropout", "vanilla")
+    swept = maldrop("sweep", *few, "--p", "0.1..0.5:0.1", "--seeds", "1", "-q", "--csv", "s.csv")
+    assert "0.30000000000000004" not in swept.out
+    assert [row["p"] for row in rows("s.csv")] == ["", "0.1", "0.2", "0.3", "0.4", "0.5"]
+    assert "1 of 1 run already finished" in maldrop("train", *few, "--p", "0.3").err
+    assert maldrop("report", "maldrop-runs", "--by", "p", "--baseline", "p=0.3").code == 0
+    assert "lr 0.0012345678," in maldrop("train", *few, "--lr", "0.0012345678").out
+
+
 def test_compare_reuses_finished_runs_and_says_so(maldrop: Run) -> None:
     command = ("compare", *QUICK, "--seeds", "2", "--dropout", "none,vanilla")
     first = maldrop(*command)

@@ -9,7 +9,7 @@ from typing import Any
 from maldrop_cli.analysis.arms import Arm, paired_differences
 from maldrop_cli.analysis.settings import varying
 from maldrop_cli.analysis.stats import Difference, verdicts
-from maldrop_cli.names import Dropout, UsageError
+from maldrop_cli.names import Dropout, UsageError, value_text
 
 TOP1 = "val_top1"
 TUNE = "tune:"  # before a metric: of the tuning images
@@ -34,7 +34,7 @@ def of_dropout(dropout: Dropout) -> Baseline:
 def of_vanilla(p: float) -> Baseline:
     """The arms with vanilla dropout of that rate."""
     return Baseline(
-        f"vanilla p={p:g}",
+        f"vanilla p={value_text(p)}",
         frozenset({"dropout", "p"}),
         lambda arm: arm.config.dropout is Dropout.VANILLA and arm.config.p == p,
     )
