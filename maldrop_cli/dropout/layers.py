@@ -14,6 +14,12 @@ class DropoutLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         self.regulariser = regulariser
 
+    def reset_parameters(self) -> None:
+        """As ``nn.Linear``; the regulariser forgets what it has counted."""
+        super().reset_parameters()
+        if hasattr(self, "regulariser"):  # not while the nn.Linear is made
+            self.regulariser.reset_parameters()
+
     def forward(self, input: Tensor, labels_N: Tensor | None = None) -> Tensor:
         """hidden_ND (and, while training, labels_N) to logits_NC."""
         hidden_ND, weight_CD = self.regulariser(LastLayer(input, self.weight, self.bias, labels_N))
