@@ -257,6 +257,26 @@ def test_counts_begin_at_zero_after_to_empty(make: Callable[[], Regulariser]) ->
     assert layer(hidden, labels).shape == (N, C)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("make", SEVERAL)
+def test_a_layer_takes_labels_of_any_whole_type(make: Callable[[], Regulariser], dtype: torch.dtype) -> None:
+    layer, (hidden, labels) = DropoutLinear(D, C, regulariser=make()), batch()
+
+    def logits(labels: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return layer.forward(hidden, labels)
+
+    assert torch.equal(logits(labels.to(dtype)), logits(labels))
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(N), torch.zeros(N, dtype=torch.bool)])
+def test_labels_that_are_no_whole_numbers_are_refused(labels: Tensor) -> None:
+    layer = MalDropLinear(D, C, rho=RHO)
+    with pytest.raises(ValueError, match="they must be whole numbers, the class of each example"):
+        layer(batch()[0], labels)
+    assert layer.regulariser.drop_totals() == (0, 0)
+
+
 def test_moving_a_layer_keeps_its_counts(device: torch.device) -> None:
     layer = MalDropLinear(D, C, rho=RHO)
     layer(*batch())

@@ -38,7 +38,7 @@ class MalDropLinear(DropoutLinear):
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
 
     Raises:
-        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing.
+        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing or no whole numbers.
 
     Example:
         >>> layer = MalDropLinear(4096, 10, rho=256)
@@ -71,7 +71,7 @@ class MalDropLinear(DropoutLinear):
         self.regulariser.rho = rho
 
     def forward(self, input: Tensor, labels_N: Tensor | None = None) -> Tensor:
-        """hidden_ND to logits_NC; ``labels_N`` (int64) are required while training."""
+        """hidden_ND to logits_NC; ``labels_N``, whole numbers, are required while training."""
         if self.training and labels_N is None:
             raise ValueError("MalDropLinear needs the labels while training: layer(hidden, labels)")
         return super().forward(input, labels_N)

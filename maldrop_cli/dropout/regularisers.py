@@ -220,7 +220,7 @@ class TargetedDropout(CountedDropout):
 
     Raises:
         ValueError: an unknown name, rho out of range, channels that do not divide the width; while training, shapes
-            that do not fit, labels missing.
+            that do not fit, labels missing or no whole numbers.
         RuntimeError: a ``generator`` under activation checkpointing.
     """
 
@@ -258,7 +258,7 @@ class TargetedDropout(CountedDropout):
         return selected_mask(layer, self.selector, check_rho(rho, self.units), options)
 
     def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
+        layer = check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if self.rho == 0:
             return hidden_ND, weight_CD
@@ -294,7 +294,7 @@ class MalDropConnect(CountedDropout):
         self.omega = omega_value(omega, width, classes)
 
     def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        check_layer(layer, "maldropconnect", needs_labels=True)
+        layer = check_layer(layer, "maldropconnect", needs_labels=True)
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if self.rho == 0:
             return hidden_ND, weight_CD
