@@ -198,6 +198,46 @@ def test_an_unsuitable_network_is_refused(found: str, make: Callable[[], nn.Modu
     assert example is None or described(network) == before
 
 
+def in_place(graph: Any, inputs: object) -> Callable[..., Any]:
+    """A backend whose outputs have been written to, as Inductor's have."""
+    return lambda *arguments: [output.add_(0.0) for output in graph(*arguments)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("example", [None, IMAGES])
+@pytest.mark.parametrize("part", ["the network", "the network in place", "its end", "its end in place", "its body"])
+def test_a_compiled_network(part: str, example: Tensor | None) -> None:
+    network: Any = nn.Sequential(sequential()[:6], sequential()[6:]).eval()
+    expected = network(IMAGES)
+    if part == "the network":
+        network = torch.compile(network, backend=in_place)
+    elif part == "its end":
+        network[1] = torch.compile(network[1], backend=in_place)
+    else:
+        {"the network in place": network, "its end in place": network[1], "its body": network[0]}[part].compile(
+            backend=in_place
+        )
+    network(IMAGES)
+    classifier = attach(network, rho=2, example=example)
+    for _ in range(2):  # the first pass is watched
+        torch.testing.assert_close(classifier(IMAGES), expected)
+    assert classifier.train()(IMAGES, LABELS).shape == (6, 3)
+
+
+@pytest.mark.parametrize("example", [None, IMAGES])
+@pytest.mark.parametrize("place", [6, 7])
+def test_a_layer_compiled_by_itself_is_refused_as_such(place: int, example: Tensor | None) -> None:
+    network = sequential()
+    network[place] = torch.compile(network[place], backend="eager")  # type: ignore[assignment]
+    if place == 6 and example is None:  # a Dropout that is not seen stays
+        assert attach(network, rho=2)(IMAGES, LABELS).shape == (6, 3)
+    else:
+        with pytest.raises(
+            ValueError, match=f"'{place}._orig_mod', a layer compiled by itself: compile the classifier"
+        ):
+            attach(network, rho=2, example=example)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

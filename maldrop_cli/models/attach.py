@@ -36,7 +36,8 @@ def attach(
     move, save and load the classifier. Device, dtype, ``requires_grad``, mode, other Dropouts and ``F.dropout`` stay.
 
     Args:
-        network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND.
+        network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND. It may be
+            compiled, but not its last Linear by itself; better, compile the classifier.
         dropout: a name as in ``maldrop train --dropout``.
         rho: neurons to drop, 0 to D, or channels or weights where the variant drops those; None is a sixteenth of them
             (6.25 %), at least 1. ``classifier.head.regulariser.rho`` may be set anew before any batch.
