@@ -2,7 +2,10 @@
 
 import copy
 import io
+import re
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,6 +199,30 @@ def test_an_unsuitable_network_is_refused(found: str, make: Callable[[], nn.Modu
     with pytest.raises(ValueError, match=found):
         attach(network, dropout="none", example=example)(IMAGES)
     assert example is None or described(network) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_torch_jit_script_is_refused_as_such_and_exports_are_the_same() -> None:
+    classifier = attach(sequential(), rho=2)
+    classifier(IMAGES, LABELS)
+    for part in (classifier, classifier.head, MalDropLinear(8, 3, rho=2).eval()):
+        with pytest.raises(RuntimeError, match=r"torch\.jit\.script can't take .* use torch\.export\.export"):
+            torch.jit.script(part)
+    expected = classifier.eval()(IMAGES)
+    exported = torch.export.export(classifier, (IMAGES,)).module()
+    torch.testing.assert_close(exported(IMAGES), expected)
+
+
+@torch.no_grad()
+def test_the_documented_way_to_quantize_gives_the_same_logits() -> None:
+    classifier = attach(sequential(), rho=2)
+    classifier(IMAGES, LABELS)
+    expected = classifier.eval()(IMAGES)
+    page = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"classifier": classifier, "nn": nn}
+    exec(textwrap.dedent(code), names)
+    torch.testing.assert_close(names["network"](IMAGES), expected)
 
 
 def in_place(graph: Any, inputs: object) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 
@@ -282,6 +283,25 @@ def test_moving_a_layer_keeps_its_counts(device: torch.device) -> None:
     layer(*batch())
     totals = layer.regulariser.drop_totals()
     assert layer.to(device).double().regulariser.drop_totals() == totals
+
+
+@pytest.mark.parametrize("make", SEVERAL)
+def test_the_transforms_of_torch_func_are_refused_while_training_only(make: Callable[[], Regulariser]) -> None:
+    layer, (hidden, labels) = DropoutLinear(D, C, regulariser=make()), batch()
+    weights = {name: each.detach() for name, each in layer.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], hidden_D: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(layer, weights, (hidden_D[None], label[None]))
+        return cross_entropy(logits, label[None])
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+    with pytest.raises(RuntimeError, match=r"counts what it drops, which torch\.func \(grad, vmap\) does not allow"):
+        each(weights, hidden, labels)
+    with pytest.raises(RuntimeError, match="counts what it drops"):
+        grad(loss)(weights, hidden[0], labels[0])
+    assert layer.regulariser.drop_totals() == (0, 0)
+    layer.eval()
+    assert each(weights, hidden, labels)["weight"].shape == (N, C, D)
 
 
 def test_random_draws_from_its_generator_alone() -> None:
