@@ -559,6 +559,33 @@ def test_a_wrong_flag_is_one_line_and_exit_2(arguments: tuple[str, ...], message
     assert not Path("maldrop-runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "text", "message"),
+    [
+        ("--fidelity", "every={}", "is too large; 2,147,483,647 is the most"),
+        ("--robustness", "occlude=0.5 every={}", "is too large; 2,147,483,647 is the most"),
+        ("--shape", "1x{}x8", "is too large; 2,147,483,647 is the most"),
+        ("--rho", "0..{}", "is too large; 2,147,483,647 is the most"),
+        ("--epochs", "{}", "'--epochs'"),
+    ],
+)
+def test_a_number_of_5000_digits_is_one_line(flag: str, text: str, message: str, maldrop: Run) -> None:
+    """More than `int` takes of a text."""
+    result = maldrop("train", *TINY, flag, text.format("1" * 5000))
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert result.err.startswith("maldrop: ")
+    assert flag in result.err
+    assert message in result.err
+
+
+def test_the_largest_count_is_taken_and_one_more_is_not(maldrop: Run) -> None:
+    few = ("train", *TINY, "--epochs", "1", "-q", "--fidelity")
+    assert maldrop(*few, f"every={2**31 - 1}").code == 0
+    assert f"{2**31} is too large" in maldrop(*few, f"every={2**31}").err
+    assert "has a side below 1" in maldrop(*few, "off", "--shape", f"{'0' * 5000}x8x8").err
+    assert maldrop("timeit", *TINY, "--rounds", "2", "--budget", "1e308", "--dropout", "none", "-q").code == 0
+
+
 def test_failures_outside_are_one_line_and_exit_1(maldrop: Run) -> None:
     Path("file").write_text("")
     Path("empty").mkdir()

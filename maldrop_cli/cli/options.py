@@ -24,6 +24,7 @@ from maldrop_cli.cli import config_file
 from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
 from maldrop_cli.files import check_writable
 from maldrop_cli.names import (  # fmt: skip
+    MAX_COUNT,
     PLOT_SUFFIXES,
     Metric,
     Perturbation,
@@ -175,8 +176,8 @@ def read_robustness(text: str) -> RobustnessPlan:
         name, sign, values = item.partition("=")
         if name == "standard" and not sign:
             severities += read_robustness(STANDARD).severities
-        elif name == "every" and values.isdecimal() and int(values) > 0:
-            every = int(values)
+        elif name == "every" and re.fullmatch(r"0*[1-9]\d*", values):
+            every = _whole(values, "robustness")
         elif name != "off" or sign:
             perturbation = parse_name(Perturbation, name, "robustness")
             found = grammar.parse_numbers(values, f"robustness {name}")
@@ -200,18 +201,26 @@ def positive(name: str, value: float) -> None:
         raise UsageError(name, f"{value} is not a number above 0")
 
 
+def _whole(digits: str, name: str) -> int:
+    """UsageError for more than MAX_COUNT; ``int`` of a text would refuse 5,000 digits in a way of its own."""
+    value = float(digits)
+    if value > MAX_COUNT:
+        raise UsageError(name, f"{digits} is too large; {MAX_COUNT:,} is the most")
+    return int(value)
+
+
 def _fidelity(text: str) -> list[int]:
     match = re.fullmatch(r"off|every=([1-9]\d*)", text.strip())
     if not match:
         raise UsageError("fidelity", f"{text!r} is neither 'off' nor 'every=N', a number of epochs; write e.g. every=5")
-    return [int(match[1] or 0)]
+    return [_whole(match[1] or "0", "fidelity")]
 
 
 def _shape(text: str) -> list[tuple[int, ...]]:
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip().lower())
     if not match:
         raise UsageError("shape", f"{text!r} is not channels x height x width; write e.g. 3x32x32")
-    return [tuple(map(int, match.groups()))]
+    return [tuple(_whole(side, "shape") for side in match.groups())]
 
 
 _READERS: dict[str, Callable[[str], list[Any]]] = {

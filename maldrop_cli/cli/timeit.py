@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command, positive
 from maldrop_cli.config import RunConfig, setting
 from maldrop_cli.executors import Machine
-from maldrop_cli.names import Axis, Dropout, Interrupted, MaldropError, UsageError
+from maldrop_cli.names import MAX_COUNT, Axis, Dropout, Interrupted, MaldropError, UsageError
 
 if TYPE_CHECKING:
     from maldrop_cli.data.load import ImageData
@@ -165,7 +165,7 @@ def _time(
         if options.no_harm:
             return
         try:
-            steps = int(1000 * options.budget / timings[0].samples.median_ms)
+            steps = int(min(1000 * options.budget / timings[0].samples.median_ms, MAX_COUNT))
             timings[:] = with_fidelity(timings, where, *_trained(configs[0], load_images(), where, steps))
         except MaldropError as error:
             progress.warn(f"no loss increase beside the times: {error}")
