@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 EXIT_INTERRUPTED = 130
+TRAINING = ("train", "compare", "sweep")  # commands whose runs are kept
 
 
 def main() -> None:
@@ -58,10 +59,10 @@ def run(arguments: list[str]) -> int:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         command = shlex.join(["maldrop", *(word for word in arguments if word != "--fresh")])
-        return _complain(
-            f"interrupted; finished runs are kept, those under way up to their last checkpoint; go on with: {command}",
-            EXIT_INTERRUPTED,
-        )
+        kept = "there was nothing to keep yet; once more"
+        if arguments[0] in TRAINING:
+            kept = "finished runs are kept, those under way up to their last checkpoint; go on"
+        return _complain(f"interrupted; {kept} with: {command}", EXIT_INTERRUPTED)
     except typer.exceptions.TyperException as error:  # a wrong flag
         return _complain(f"{error.format_message()} (`maldrop COMMAND --help` lists the flags)", error.exit_code)
     except BrokenPipeError:  # the reader of a pipe, `head` say, has seen enough

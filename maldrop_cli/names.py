@@ -42,6 +42,12 @@ class UsageError(MaldropError):
         return f"--{self.setting.replace('_', '-')}: {self.message}" if self.setting else self.message
 
 
+class Interrupted(MaldropError):  # noqa: N818
+    """Ctrl-C, in a command that says itself what it has kept. One line."""
+
+    exit_code = 130
+
+
 class Dataset(StrEnum):
     DIGITS = "digits"
     SYNTHETIC = "synthetic"

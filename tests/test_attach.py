@@ -2,7 +2,10 @@
 
 import copy
 import io
+import re
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,6 +199,70 @@ def test_an_unsuitable_network_is_refused(found: str, make: Callable[[], nn.Modu
     with pytest.raises(ValueError, match=found):
         attach(network, dropout="none", example=example)(IMAGES)
     assert example is None or described(network) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_torch_jit_script_is_refused_as_such_and_exports_are_the_same() -> None:
+    classifier = attach(sequential(), rho=2)
+    classifier(IMAGES, LABELS)
+    for part in (classifier, classifier.head, MalDropLinear(8, 3, rho=2).eval()):
+        with pytest.raises(RuntimeError, match=r"torch\.jit\.script can't take .* use torch\.export\.export"):
+            torch.jit.script(part)
+    expected = classifier.eval()(IMAGES)
+    exported = torch.export.export(classifier, (IMAGES,)).module()
+    torch.testing.assert_close(exported(IMAGES), expected)
+
+
+@torch.no_grad()
+def test_the_documented_way_to_quantize_gives_the_same_logits() -> None:
+    classifier = attach(sequential(), rho=2)
+    classifier(IMAGES, LABELS)
+    expected = classifier.eval()(IMAGES)
+    page = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"classifier": classifier, "nn": nn}
+    exec(textwrap.dedent(code), names)
+    torch.testing.assert_close(names["network"](IMAGES), expected)
+
+
+def in_place(graph: Any, inputs: object) -> Callable[..., Any]:
+    """A backend whose outputs have been written to, as Inductor's have."""
+    return lambda *arguments: [output.add_(0.0) for output in graph(*arguments)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("example", [None, IMAGES])
+@pytest.mark.parametrize("part", ["the network", "the network in place", "its end", "its end in place", "its body"])
+def test_a_compiled_network(part: str, example: Tensor | None) -> None:
+    network: Any = nn.Sequential(sequential()[:6], sequential()[6:]).eval()
+    expected = network(IMAGES)
+    if part == "the network":
+        network = torch.compile(network, backend=in_place)
+    elif part == "its end":
+        network[1] = torch.compile(network[1], backend=in_place)
+    else:
+        {"the network in place": network, "its end in place": network[1], "its body": network[0]}[part].compile(
+            backend=in_place
+        )
+    network(IMAGES)
+    classifier = attach(network, rho=2, example=example)
+    for _ in range(2):  # the first pass is watched
+        torch.testing.assert_close(classifier(IMAGES), expected)
+    assert classifier.train()(IMAGES, LABELS).shape == (6, 3)
+
+
+@pytest.mark.parametrize("example", [None, IMAGES])
+@pytest.mark.parametrize("place", [6, 7])
+def test_a_layer_compiled_by_itself_is_refused_as_such(place: int, example: Tensor | None) -> None:
+    network = sequential()
+    network[place] = torch.compile(network[place], backend="eager")  # type: ignore[assignment]
+    if place == 6 and example is None:  # a Dropout that is not seen stays
+        assert attach(network, rho=2)(IMAGES, LABELS).shape == (6, 3)
+    else:
+        with pytest.raises(
+            ValueError, match=f"'{place}._orig_mod', a layer compiled by itself: compile the classifier"
+        ):
+            attach(network, rho=2, example=example)
 
 
 @pytest.mark.parametrize(

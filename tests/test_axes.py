@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maldrop_cli.cli.options import read_setting
+from maldrop_cli.cli.reading import read_setting
 from maldrop_cli.names import MaldropError, UsageError
-from maldrop_cli.sweep.grammar import Quantity, parse_axis, parse_omegas, parse_seeds
+from maldrop_cli.sweep.grammar import Quantity, parse_axis, parse_numbers, parse_omegas, parse_seeds
 
 
 def counts(text: str) -> list[int]:
@@ -41,6 +41,30 @@ def counts(text: str) -> list[int]:
 )
 def test_counts(text: str, values: list[int]) -> None:
     assert counts(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.1..0.5:0.1", [0.1, 0.2, 0.3, 0.4, 0.5]),
+        ("0.1..0.9", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        ("0..0.7/8", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
+        ("0.001..1*3", [0.001, 0.003, 0.009, 0.027, 0.081, 0.243, 0.729]),
+        ("-0.3..0.3:0.1", [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3]),
+        ("1e-5..1e-4:3e-5", [1e-5, 4e-5, 7e-5, 1e-4]),
+        ("0.1..0.5:0.1,0.3", [0.1, 0.2, 0.3, 0.4, 0.5]),  # each once
+        ("0..1/4", [0.0, 1 / 3, 2 / 3, 1.0]),  # no decimal ends there: the nearest number
+        ("0..2:0.6666666666666667", [0.0, 0.6666666666666667, 1.3333333333333334, 2.0]),  # never beyond the end
+        ("1..100*3.1622776601683795", [1.0, 3.1622776601683795, 10.000000000000002, 31.6227766016838, 100.0]),
+    ],
+)
+def test_every_point_of_a_grid_is_the_number_that_one_would_type(text: str, values: list[float]) -> None:
+    assert parse_numbers(text, "p") == values
+
+
+@pytest.mark.parametrize(("percent", "width", "count"), [(32.3, 500, 162), (16.15, 1000, 162), (250 / 3, 15, 13)])
+def test_half_of_a_neuron_is_rounded_up_whatever_it_is_in_binary(percent: float, width: int, count: int) -> None:
+    assert Quantity(percent, percent=True).count(width, "rho") == count
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,29 @@
 
 import copy
 import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
 
 from maldrop_cli import MalDropLinear
-from maldrop_cli.dropout import CountedDropout, DropoutLinear, Regulariser, TargetedDropout, VanillaDropout, keep_mask
+from maldrop_cli.dropout import (
+    Composition,
+    CountedDropout,
+    DropoutLinear,
+    MalDropConnect,
+    NestedDropout,
+    Regulariser,
+    TargetedDropout,
+    VanillaDropout,
+    keep_mask,
+)
 
 N, D, C, RHO = 6, 20, 4, 5
 
@@ -174,6 +189,119 @@ def test_vanilla_reports_the_rate_it_realised() -> None:
     dropped, offered = regulariser.drop_totals()
     assert offered == 20_000  # the first example of each batch
     assert 0.28 < dropped / offered < 0.32
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+@pytest.mark.parametrize("name", ["random", "nested"])
+def test_activation_checkpointing_draws_the_same_mask_again_or_refuses(
+    name: str, granularity: str, reentrant: bool
+) -> None:
+    """torch restores its own random state for the recomputation, but not that of a generator of one's own."""
+
+    def gradient(checkpointed: bool, generator: torch.Generator | None = None) -> Tensor:
+        how: dict[str, Any] = {"granularity": granularity, "generator": generator}
+        regulariser: CountedDropout = NestedDropout(D, **how)
+        if name == "random":
+            regulariser = TargetedDropout(D, C, rho=RHO, selector="random", **how)
+        torch.manual_seed(0)
+        layer, (hidden, labels) = DropoutLinear(D, C, regulariser=regulariser), batch()
+        hidden.requires_grad_()
+        run = partial(checkpoint, layer, use_reentrant=reentrant) if checkpointed else layer
+        cross_entropy(run(hidden, labels), labels).backward()
+        assert layer.weight.grad is not None
+        return layer.weight.grad
+
+    torch.testing.assert_close(gradient(True), gradient(False))
+    gradient(False, torch.Generator().manual_seed(1))
+    with pytest.raises(RuntimeError, match="its generator would draw another mask than before: leave generator out"):
+        gradient(True, torch.Generator().manual_seed(1))
+
+
+SEVERAL: list[Callable[[], Regulariser]] = [
+    lambda: TargetedDropout(D, C, rho=RHO),
+    lambda: MalDropConnect(D, C, rho=RHO),
+    lambda: NestedDropout(D),
+    lambda: VanillaDropout(),
+    lambda: Composition(VanillaDropout(), TargetedDropout(D, C, rho=RHO)),
+]
+
+
+@pytest.mark.parametrize("through", ["the layer", "all modules"])
+@pytest.mark.parametrize("make", SEVERAL)
+def test_reset_parameters_forgets_what_was_counted(make: Callable[[], Regulariser], through: str) -> None:
+    """As cross-validation does between folds: the same weights give the same logits again."""
+    layer, (hidden, labels) = DropoutLinear(D, C, regulariser=make()), batch()
+
+    def reset() -> None:
+        torch.manual_seed(0)
+        for module in [layer] if through == "the layer" else layer.modules():
+            getattr(module, "reset_parameters", lambda: None)()
+
+    reset()
+    expected = layer.eval()(hidden)
+    layer.train()(hidden, labels)
+    assert layer.regulariser.drop_totals()[1] > 0
+    reset()
+    assert torch.equal(layer.eval()(hidden), expected)
+    assert {int(count.sum()) for count in layer.buffers()} == {0}
+
+
+@pytest.mark.parametrize("make", SEVERAL)
+def test_counts_begin_at_zero_after_to_empty(make: Callable[[], Regulariser]) -> None:
+    with torch.device("meta"):
+        layer = DropoutLinear(D, C, regulariser=make())
+    nn.Sequential(layer).to_empty(device="cpu")
+    assert {int(count.sum()) for count in layer.buffers()} == {0}
+    layer.reset_parameters()
+    hidden, labels = batch()
+    assert layer(hidden, labels).shape == (N, C)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("make", SEVERAL)
+def test_a_layer_takes_labels_of_any_whole_type(make: Callable[[], Regulariser], dtype: torch.dtype) -> None:
+    layer, (hidden, labels) = DropoutLinear(D, C, regulariser=make()), batch()
+
+    def logits(labels: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return layer.forward(hidden, labels)
+
+    assert torch.equal(logits(labels.to(dtype)), logits(labels))
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(N), torch.zeros(N, dtype=torch.bool)])
+def test_labels_that_are_no_whole_numbers_are_refused(labels: Tensor) -> None:
+    layer = MalDropLinear(D, C, rho=RHO)
+    with pytest.raises(ValueError, match="they must be whole numbers, the class of each example"):
+        layer(batch()[0], labels)
+    assert layer.regulariser.drop_totals() == (0, 0)
+
+
+def test_moving_a_layer_keeps_its_counts(device: torch.device) -> None:
+    layer = MalDropLinear(D, C, rho=RHO)
+    layer(*batch())
+    totals = layer.regulariser.drop_totals()
+    assert layer.to(device).double().regulariser.drop_totals() == totals
+
+
+@pytest.mark.parametrize("make", SEVERAL)
+def test_the_transforms_of_torch_func_are_refused_while_training_only(make: Callable[[], Regulariser]) -> None:
+    layer, (hidden, labels) = DropoutLinear(D, C, regulariser=make()), batch()
+    weights = {name: each.detach() for name, each in layer.named_parameters()}
+
+    def loss(weights: dict[str, Tensor], hidden_D: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(layer, weights, (hidden_D[None], label[None]))
+        return cross_entropy(logits, label[None])
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+    with pytest.raises(RuntimeError, match=r"counts what it drops, which torch\.func \(grad, vmap\) does not allow"):
+        each(weights, hidden, labels)
+    with pytest.raises(RuntimeError, match="counts what it drops"):
+        grad(loss)(weights, hidden[0], labels[0])
+    assert layer.regulariser.drop_totals() == (0, 0)
+    layer.eval()
+    assert each(weights, hidden, labels)["weight"].shape == (N, C, D)
 
 
 def test_random_draws_from_its_generator_alone() -> None:

@@ -18,8 +18,8 @@ from maldrop_cli.dropout.regularisers import (
     Regulariser,
     TargetedDropout,
     VanillaDropout,
-    stop_probability,
 )
+from maldrop_cli.dropout.schedules import stop_probability
 from maldrop_cli.dropout.scores import SCORES, Options
 from maldrop_cli.dropout.selectors import GRANULARITIES
 from maldrop_cli.models.variants import VARIANTS, Head, build_regulariser

@@ -17,7 +17,7 @@ from test_report import MALDROP, NONE, RANDOM, SWEEP, VANILLA, over_seeds, store
 
 from maldrop_cli.analysis.arms import group
 from maldrop_cli.analysis.stats import t_interval
-from maldrop_cli.cli.options import read_robustness
+from maldrop_cli.cli.reading import read_robustness
 from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import load
 from maldrop_cli.names import PLOT_SUFFIXES, Dataset, Dropout, MaldropError, Metric, Perturbation, PlotKind, Schedule
@@ -207,9 +207,9 @@ POINTS = [
     for classes in (10, 32, 100)
 ]
 TIMES = [
-    Timing(RunConfig(), Samples("none", [0.010, 0.010, 0.012])),
-    Timing(RunConfig(), Samples("vanilla", [0.020, 0.022, 0.024])),
-    Timing(RunConfig(), Samples("random", [0.010, 0.011, 0.012])),
+    Timing(RunConfig(), Samples("none", [0.010, 0.010, 0.012] * 4)),
+    Timing(RunConfig(), Samples("vanilla", [0.020, 0.022, 0.024] * 4)),
+    Timing(RunConfig(), Samples("random", [0.010, 0.011, 0.012] * 4)),
 ]
 NAIVE = Timing(RunConfig(), Samples("single-naive", [0.5, 0.5, 0.6]), neurons=64)
 
@@ -258,7 +258,7 @@ def test_a_constant_with_noise_looks_like_one() -> None:
     low, high = figure.axes[0].get_ylim()
     assert high / low >= MIN_SPAN
     assert low < 950 < 1100 < high
-    assert figure.get_suptitle().endswith("without a bar: one sample.")
+    assert figure.get_suptitle().endswith("no bar: too few samples.")
 
 
 def test_ratios_to_no_dropout_with_hollow_per_neuron_forms() -> None:
@@ -269,12 +269,13 @@ def test_ratios_to_no_dropout_with_hollow_per_neuron_forms() -> None:
     assert axes.get_ylim() == (2.5, -0.5)  # from the top, as in the table
     assert [text.get_text() for text in axes.texts] == ["1.00", "2.00", "1.00"]
     assert axes.get_xscale() == "linear"
-    assert "hollow" not in figure.get_suptitle()
+    assert figure.get_suptitle().endswith("bars: 95 % bootstrap interval.")
     figure = ratio_plot([*TIMES, NAIVE])
     [axes] = figure.axes
     assert axes.get_xscale() == "log"
     assert [dot.get_markerfacecolor() for dot in curves(axes)] == ["black", "black", "black", "white"]
-    assert figure.get_suptitle().endswith("hollow: the per-neuron forms.")
+    words = " ".join(figure.get_suptitle().split())
+    assert words.endswith("bootstrap interval; no bar: too few samples; hollow: the per-neuron forms.")
 
 
 def test_timeit_draws_its_ratios_and_its_scale(maldrop: Run) -> None:

@@ -21,7 +21,7 @@ from maldrop_cli.dropout import (
     TargetedDropout,
     VanillaDropout,
 )
-from maldrop_cli.dropout.regularisers import stop_probability
+from maldrop_cli.dropout.schedules import stop_probability
 from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, weight_scores
 
 N, CHANNELS, AREA, C = 7, 6, 4, 5

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.compare import compare_arms, of_dropout
 from maldrop_cli.analysis.stats import Outcome
-from maldrop_cli.cli.options import read_robustness
+from maldrop_cli.cli.reading import read_robustness
 from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.data.subsets import training_parts

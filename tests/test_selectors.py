@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from maldrop_cli.dropout import SELECTORS, keep_mask
+from maldrop_cli.dropout import SELECTORS, keep_mask, worst_set
 from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, omega_value
 from maldrop_cli.dropout.selectors import scores_apart
 
@@ -109,6 +109,8 @@ def test_the_bias_counts_for_single_alone() -> None:
         ({"granularity": "row"}, "no granularity is called 'row'"),
         ({"labels_N": None}, "needs labels"),
         ({"labels_N": torch.zeros(3, dtype=torch.int64)}, "as many labels"),
+        ({"labels_N": torch.zeros(4)}, "labels are of torch.float32; they must be whole numbers"),
+        ({"labels_N": torch.zeros(4, dtype=torch.bool), "selector": "random"}, "labels are of torch.bool"),
         ({"weight_CD": torch.zeros(2, 7)}, r"must be \(N, D\) and \(C, D\)"),
         ({"omega": "papers"}, "neither 'paper' nor 'classes'"),
         ({"iterations": -1}, "iterations is -1, and must be at least 0"),
@@ -126,6 +128,28 @@ def test_wrong_arguments_are_value_errors(change: dict[str, object], message: st
         keep_mask(**(arguments | change))  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         keep_mask(**(arguments | {"rho": 2.5}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+@pytest.mark.parametrize("selector", sorted(SELECTORS))
+def test_labels_of_any_whole_type_are_those_of_int64(
+    selector: str, granularity: str, dtype: torch.dtype, device: torch.device
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (
+        torch.randn(6, 8, generator=generator).to(device),
+        torch.randn(3, 8, generator=generator).to(device),
+    )
+    labels = torch.randint(0, 3, (6,), generator=generator).to(device)
+
+    def mask(labels: Tensor) -> Tensor:
+        draws = torch.Generator(device).manual_seed(0)
+        return keep_mask(hidden, weight, labels, 2, selector=selector, granularity=granularity, generator=draws)
+
+    assert torch.equal(mask(labels.to(dtype)), mask(labels))
+    few, many = (worst_set(hidden, weight, each, 2, granularity=granularity) for each in (labels.to(dtype), labels))
+    assert torch.equal(few.loss_N, many.loss_N)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0, 1e4])

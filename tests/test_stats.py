@@ -11,10 +11,12 @@ from scipy import stats as scipy_stats
 
 from maldrop_cli.analysis import stats
 from maldrop_cli.analysis.stats import (
+    MIN_SAMPLES,
     MIN_SEEDS,
     Difference,
     Outcome,
     holm,
+    median_interval,
     ratio_interval,
     seeds_to_decide,
     t_interval,
@@ -170,7 +172,7 @@ def test_no_number_of_seeds_decides_at_the_margin_itself() -> None:
 
 
 def test_ratio_interval() -> None:
-    ratio, low, high = ratio_interval([2.0, 4.0, 6.0, 8.0], [1.0, 2.0, 3.0, 4.0])
+    ratio, low, high = ratio_interval([2.0, 4.0, 6.0, 8.0] * 3, [1.0, 2.0, 3.0, 4.0] * 3)
     assert (ratio, low, high) == (2.0, 2.0, 2.0)
     ratio, low, high = ratio_interval(list(np.linspace(1, 3, 41)), [1.0] * 41)
     assert ratio == 2.0
@@ -179,6 +181,16 @@ def test_ratio_interval() -> None:
     assert ratio == 3.0
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+@pytest.mark.parametrize("count", range(1, 31))
+def test_there_is_an_interval_from_six_blocks_on(count: int) -> None:
+    """A block is as long as the cube root of the number of samples."""
+    blocks = math.ceil(count / round(count ** (1 / 3)))
+    assert (blocks >= 6) == (count >= MIN_SAMPLES)
+    middle, low, high = median_interval(list(range(count)))
+    assert middle == (count - 1) / 2
+    assert math.isfinite(low) == math.isfinite(high) == (blocks >= 6)
 
 
 def test_samples_that_drift_together_tell_less_than_independent_ones() -> None:

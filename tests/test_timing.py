@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from maldrop_cli import mask_metrics
+from maldrop_cli.analysis.stats import median_interval
 from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.dropout.naive import NAIVE
@@ -188,7 +189,9 @@ def timed(base: RunConfig, *selectors: Selector) -> list[RunConfig]:
 @pytest.mark.parametrize("granularity", Granularity)
 def test_naive_forms_follow_their_fast_ones_and_give_the_same_masks(granularity: Granularity) -> None:
     plan = timed(replace(BASE, granularity=granularity), Selector.HEURISTIC, Selector.SINGLE)
-    timings = time_cases(plan, SETTING, rounds=4, precision=0.03, budget=10.0, naive=True, tick=lambda *step: None)
+    timings: list[Timing] = []
+    how: dict[str, Any] = {"precision": 0.03, "budget": 10.0, "naive": True, "tick": lambda *step: None}
+    time_cases(plan, SETTING, rounds=4, **how, timings=timings)
     names = ["none", "vanilla", "heuristic", "heuristic-loop", "single", "single-naive", "random"]
     assert [timing.samples.name for timing in timings] == names
     for timing in timings:
@@ -263,7 +266,8 @@ SIZES = {"classes": 3, "width": 12, "batch": 4, "rho": 5}
 @pytest.mark.parametrize("axis", scaling.AXES)
 def test_scale_times_every_value_of_an_axis(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scaling.AXES, axis, (6, 9))
-    points = scaling.scale(BASE, [Selector.HEURISTIC, Selector.GRADIENT], axis, SIZES, CPU, budget=0.1)
+    points: list[ScalePoint] = []
+    scaling.scale(BASE, [Selector.HEURISTIC, Selector.GRADIENT], axis, SIZES, CPU, budget=0.1, points=points)
     assert [(each.selector, each.value) for each in points] == [
         (selector, value) for selector in ("heuristic", "gradient") for value in (6, 9)
     ]
@@ -272,17 +276,20 @@ def test_scale_times_every_value_of_an_axis(axis: Axis, monkeypatch: pytest.Monk
 
 def test_scale_gives_medians_with_intervals_and_the_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scaling.AXES, Axis.BATCH, (6, 9))
-    measured = [Samples("6", [0.1, 0.2, 0.4], device_ms=[90.0, 150.0, 390.0]), Samples("9", [0.3])]
-    monkeypatch.setattr(scaling, "measure", lambda cases, device, references, **how: measured)
-    known, single = scaling.scale(BASE, [Selector.HEURISTIC], Axis.BATCH, SIZES, CPU, budget=1.0)
-    assert known == ScalePoint("heuristic", 6, 0.2, 0.1, 0.4, 150.0)
-    assert (single.seconds, single.device_ms) == (0.3, None)
-    assert math.isnan(single.low)
+    measured = [Samples("6", [0.1, 0.2, 0.4] * 4, device_ms=[90.0, 150.0, 390.0]), Samples("9", [0.3] * 10)]
+    monkeypatch.setattr(scaling, "measure", lambda *rest, into, **how: into.extend(measured))
+    points: list[ScalePoint] = []
+    scaling.scale(BASE, [Selector.HEURISTIC], Axis.BATCH, SIZES, CPU, budget=1.0, points=points)
+    known, few = points
+    assert known == ScalePoint("heuristic", 6, 0.2, *median_interval([0.1, 0.2, 0.4] * 4)[1:], 150.0)
+    assert known.low < 0.2 <= known.high
+    assert (few.seconds, few.device_ms) == (0.3, None)
+    assert math.isnan(few.low)
 
 
 def test_scale_refuses_a_rho_that_is_too_large() -> None:
     with pytest.raises(UsageError, match="rho is 2000"):
-        scaling.scale(BASE, [Selector.HEURISTIC], Axis.WIDTH, SIZES | {"rho": 2000}, CPU, budget=1.0)
+        scaling.scale(BASE, [Selector.HEURISTIC], Axis.WIDTH, SIZES | {"rho": 2000}, CPU, budget=1.0, points=[])
 
 
 def test_exponents() -> None:
@@ -304,7 +311,7 @@ LOOP = Timing(BASE, Samples("heuristic-loop", [1.0] * 8 + [50.0] * 8), neurons=4
     ("none", "vanilla", "change", "words"),
     [
         (SWINGING, SWINGING[::-1], {}, "before every ratio was within ±3 %: that of vanilla is within ±18.0 %"),
-        ([1.0], [1.0], {}, "that of vanilla has a single sample"),
+        ([1.0] * 10, [1.0] * 10, {}, "that of vanilla has too few samples"),
         ([1.0, 2.0] * 9, [1.0, 2.0] * 9, {}, "Unstable: the interquartile range of none, vanilla is above 25 %"),
         (STEADY, [1.0] * 8 + [1.2] * 8, {"precision": 9.0}, "Drifting: the last third of the samples of vanilla"),
         (STEADY, STEADY, {"resolution": 2e-3}, "A sample lasts 2 s, below 1000 ticks"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from maldrop_cli.cli.options import read_robustness
+from maldrop_cli.cli.reading import read_robustness
 from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import load
 from maldrop_cli.names import Dataset, Dropout

@@ -10,7 +10,7 @@ from maldrop_cli.analysis.arms import Arm, paired_differences
 from maldrop_cli.analysis.settings import ARM_SETTINGS, varying
 from maldrop_cli.analysis.stats import Difference, verdicts
 from maldrop_cli.config import RunConfig
-from maldrop_cli.names import TAKES, Dropout, Metric, UsageError
+from maldrop_cli.names import TAKES, Dropout, Metric, UsageError, value_text
 from maldrop_cli.record import TUNE, measured_names
 
 TOP1 = "val_top1"
@@ -38,7 +38,7 @@ def of_dropout(dropout: Dropout) -> Baseline:
 def of_vanilla(p: float) -> Baseline:
     """The arms with vanilla dropout of that rate."""
     return Baseline(
-        f"vanilla p={p:g}",
+        f"vanilla p={value_text(p)}",
         frozenset({"dropout", "p"}),
         lambda arm: arm.config.dropout is Dropout.VANILLA and arm.config.p == p,
     )

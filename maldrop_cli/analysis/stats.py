@@ -151,6 +151,7 @@ def seeds_to_decide(mean: float, deviation: float, n: int, margin: float, tests:
 
 
 RESAMPLES = 2000
+MIN_SAMPLES = 11  # they make six blocks; from fewer, the interval would be far too narrow
 
 
 def ratio_interval(samples: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
@@ -161,8 +162,8 @@ def ratio_interval(samples: Sequence[float], reference: Sequence[float]) -> tupl
 
 
 def median_interval(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
-    """The median of what was measured one after the other, and the ends of its 95 % bootstrap interval: nan of a single
-    value.
+    """The median of what was measured one after the other, and the ends of its 95 % bootstrap interval: nan of fewer
+    than ``MIN_SAMPLES`` values.
 
     Resampled are blocks of consecutive values, as long as the cube root of their number, rounded: what disturbs a
     machine lasts for longer than one sample, so that neighbours are alike, and an interval that took them for
@@ -170,7 +171,7 @@ def median_interval(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float6
     """
     measured, count = np.asarray(values), len(values)
     middle = float(np.median(measured))
-    if count < 2:
+    if count < MIN_SAMPLES:
         return middle, math.nan, math.nan
     length = round(count ** (1 / 3))
     starts = np.random.default_rng(0).integers(0, count - length + 1, (RESAMPLES, -(-count // length)))

@@ -17,9 +17,8 @@ from maldrop_cli.cli.options import (
     Settings,
     StoreOptions,
     command,
-    positive,
-    read_arm,
 )
+from maldrop_cli.cli.reading import positive, read_arm
 from maldrop_cli.config import TRAINING, RunConfig
 from maldrop_cli.executors import Execution
 from maldrop_cli.names import PlotKind, Selector, UsageError

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-import re
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -21,12 +19,11 @@ import typer
 
 from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
+from maldrop_cli.cli.reading import SETTING_TYPES, read_robustness, read_setting, words
 from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
 from maldrop_cli.files import check_apart, check_writable, expand
 from maldrop_cli.names import (
     PLOT_SUFFIXES,
-    TAKES,
-    Dropout,
     Metric,
     Perturbation,
     PlotKind,
@@ -35,14 +32,9 @@ from maldrop_cli.names import (
     parse_name,
     unknown_name,
 )
-from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity, parse_metric
-from maldrop_cli.sweep import grammar
+from maldrop_cli.robustness.plan import RobustnessPlan, parse_metric
 
 MAIN = ("dropout", "rho", "dataset", "model", "epochs")  # they come first in --help
-SWEPT = (  # `sweep` takes several
-    *("dropout", "rho", "dataset", "model", "train_images", "lr", "p", "selector", "schedule", "omega"),
-)
-OF_ARMS = ("lr", "momentum", "weight_decay", "batch_size", "epochs")  # beside its variant's, the settings of an arm
 TIMED = (  # the settings that `timeit` has
     *("dropout", "rho", "dataset", "model", "image_size", "depth", "p", "selector", "omega", "granularity"),
     *("batch_size", "shape", "classes", "images", "joint_iterations", "joint_starts", "score_memory"),
@@ -50,7 +42,6 @@ TIMED = (  # the settings that `timeit` has
 SEEDED = tuple(name for name in SETTINGS if name != "seed")  # of commands with several seeds
 _ALIASES = {"dropout": ("--dropouts",), "quiet": ("-q",)}
 _SETTING_FIELDS = {each.name: each for kind in (DataConfig, RunConfig) for each in fields(kind)}
-_SETTING_TYPES = typing.get_type_hints(DataConfig) | typing.get_type_hints(RunConfig)
 MAX_CHOICES = 5  # of names, that --help has room for beside a flag
 
 
@@ -155,110 +146,6 @@ class PlotOptions(PlotFile):
         return [parse_metric(item) for item in words(self.metric)] if self.metric else []
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
-    """The values of a setting of RunConfig or DataConfig, checked; UsageError for more than one, unless it may have
-    ``several``."""
-    kind, values = _SETTING_TYPES[name], [text]
-    if isinstance(text, str):
-        if name in ("rho", "rho_end"):
-            values = list(grammar.parse_axis(text, name))
-        elif name in _READERS:
-            values = _READERS[name](text)
-        elif kind in (int, float):
-            values = [_exact(kind, number, name) for number in grammar.parse_numbers(text, name)]
-        elif kind is str:
-            values = words(text)
-        else:
-            values = names(kind, text, name)
-    if len(values) > 1 and name not in several:
-        where = f"; `maldrop sweep --{name}` takes several" if name in SWEPT else ""
-        raise UsageError(name, f"{text!r} names {len(values)} values, and this takes one{where}")
-    for value in values:
-        SETTINGS[name].check(name, value)
-    return values
-
-
-def read_robustness(text: str) -> RobustnessPlan:
-    """A plan from ``--robustness``; UsageError for what it can't be, with the nearest name."""
-    severities: list[tuple[Perturbation, float]] = []
-    every = 0
-    for item in text.split():
-        name, sign, values = item.partition("=")
-        if name == "standard" and not sign:
-            severities += read_robustness(STANDARD).severities
-        elif name == "every" and values.isdecimal() and int(values) > 0:
-            every = int(values)
-        elif name != "off" or sign:
-            perturbation = parse_name(Perturbation, name, "robustness")
-            found = grammar.parse_numbers(values, f"robustness {name}")
-            severities += [(perturbation, check_severity(perturbation, each)) for each in found]
-    return RobustnessPlan(tuple(dict.fromkeys(severities)), every)
-
-
-def read_arm(text: str) -> tuple[str, dict[str, list[Any]]]:
-    """``NAME: VARIANT SETTING=VALUE ...``, the name at will: (name or "", values by setting). UsageError for a setting
-    that no arm has, or that has no effect on the variant."""
-    label, colon, rest = text.rpartition(":")
-    variant, *others = rest.split() or [""]
-    values = {"dropout": [parse_name(Dropout, variant, "arm")]}
-    allowed = [*TAKES[values["dropout"][0]], *OF_ARMS]
-    for item in others:
-        name, sign, value = item.partition("=")
-        name = name.replace("-", "_")
-        if not sign:
-            raise UsageError("arm", f"{item!r} in {text!r} is no SETTING=VALUE; write e.g. 'maldrop selector=joint'")
-        if name not in allowed:
-            raise UsageError("arm", unknown_name(f"setting of {variant}", name, allowed))
-        values[name] = read_setting(name, value, ())
-    if colon and not label.strip():
-        raise UsageError("arm", f"{text!r} has no name before its colon")
-    return label.strip(), values
-
-
-def _exact(kind: type[Any], number: float, name: str) -> Any:
-    if kind(number) != number:
-        raise UsageError(name, f"{number:g} is not a whole number")
-    return kind(number)
-
-
-def words(text: str) -> list[str]:
-    """Commas between words, each once."""
-    return list(dict.fromkeys(item.strip() for item in text.split(",")))
-
-
-def names(kind: type[StrEnum], text: str, setting: str) -> list[Any]:
-    """Commas between names, each once."""
-    return [parse_name(kind, item, setting) for item in words(text)]
-
-
-def positive(name: str, value: float) -> None:
-    """UsageError unless it is a finite number above 0."""
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(name, f"{value} is not a number above 0")
-
-
-def _fidelity(text: str) -> list[int]:
-    match = re.fullmatch(r"off|every=([1-9]\d*)", text.strip())
-    if not match:
-        raise UsageError("fidelity", f"{text!r} is neither 'off' nor 'every=N', a number of epochs; write e.g. every=5")
-    return [int(match[1] or 0)]
-
-
-def _shape(text: str) -> list[tuple[int, ...]]:
-    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip().lower())
-    if not match:
-        raise UsageError("shape", f"{text!r} is not channels x height x width; write e.g. 3x32x32")
-    return [tuple(map(int, match.groups()))]
-
-
-_READERS: dict[str, Callable[[str], list[Any]]] = {
-    "omega": lambda text: list(grammar.parse_omegas(text)), "shape": _shape, "fidelity_every": _fidelity,
-}  # fmt: skip
-
-
 # --- deriving flags --------------------------------------------------------------------------------------------------
 
 
@@ -313,7 +200,7 @@ def _flags(group: Any, settings: Sequence[str], defaults: Mapping[str, str]) -> 
     """Those of a dataclass; of :class:`Settings`, those of the ``settings``."""
     swept = group is Settings
     own = [_SETTING_FIELDS[name] for name in settings] if swept else fields(group)
-    hints = _SETTING_TYPES if swept else typing.get_type_hints(group)
+    hints = SETTING_TYPES if swept else typing.get_type_hints(group)
     return [
         _Flag(each.name, each.metadata["setting"], hints[each.name], defaults.get(each.name, each.default), swept)
         for each in own

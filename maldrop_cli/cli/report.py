@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maldrop_cli.cli.options import OutputOptions, PlotOptions, command, names, positive
+from maldrop_cli.cli.options import OutputOptions, PlotOptions, command
+from maldrop_cli.cli.reading import names, positive
 from maldrop_cli.files import expand
 from maldrop_cli.names import Dropout, MaldropError, PlotKind, UsageError
 

@@ -8,7 +8,6 @@ from typing import Annotated
 from maldrop_cli.cli.compare import SEEDS
 from maldrop_cli.cli.options import (
     SEEDED,
-    SWEPT,
     DataOptions,
     MeasureOptions,
     OutputOptions,
@@ -17,6 +16,7 @@ from maldrop_cli.cli.options import (
     StoreOptions,
     command,
 )
+from maldrop_cli.cli.reading import SWEPT
 from maldrop_cli.cli.train import DRY_RUN
 from maldrop_cli.executors import Execution
 from maldrop_cli.names import PlotKind, UsageError

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command, positive
+from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command
+from maldrop_cli.cli.reading import positive
 from maldrop_cli.config import RunConfig, setting
 from maldrop_cli.executors import Machine
-from maldrop_cli.names import Axis, Dropout, MaldropError, UsageError
+from maldrop_cli.names import MAX_COUNT, Axis, Dropout, Interrupted, MaldropError, UsageError
 
 if TYPE_CHECKING:
     from maldrop_cli.data.load import ImageData
     from maldrop_cli.render.progress import ProgressListener
     from maldrop_cli.timing.cases import Setting, Timing
+    from maldrop_cli.timing.scaling import ScalePoint
 
 TIMING = "Timing"  # a panel of --help
 
@@ -86,66 +91,85 @@ def timeit(
     where = Setting(shape, classes, device, layer=options.layer, bf16=bf16, compiled=options.compiled)
     progress = ProgressListener(Console(stderr=True), quiet=output.quiet)
 
+    notes: list[str] = []  # where Ctrl-C ended it
+
     if options.scale:
         selectors = settings.values["selector"]
         [config] = build({**settings.values, "dropout": [Dropout.MALDROP], "selector": selectors[:1]}, head)
         sizes = {"classes": classes, "width": head(config).width, "batch": config.batch_size, "rho": config.rho}
-        with progress:
-            points = scaling.scale(
-                config, selectors, options.scale, sizes, device, budget=options.budget, tick=progress.preparing
-            )
+        points: list[ScalePoint] = []
+        with progress, _interruptible(points, notes):
+            how: Any = {"budget": options.budget, "tick": progress.preparing, "points": points}
+            scaling.scale(config, selectors, options.scale, sizes, device, **how)
         fits = scaling.exponents(points)
         fixed = {**sizes, "granularity": config.granularity}
         del fixed[options.scale]
-        rows = render.scale_rows(points, fits, options.scale, fixed, here)
+        rows = raw = _with_status(render.scale_rows(points, fits, options.scale, fixed, here), notes)
         words = ", ".join(f"{name} {value}" for name, value in fixed.items())
-        present([render.scale_table(rows, words, other_work(load))], rows, output)
-        if plotting.plot:
-            title = render.SCALE_TITLE.format(options.scale)
-            captions = (title, f"{words}; {describe_machine(here)}")
-            save(scale(points, fits, options.scale, *captions), plotting.plot)
-        return
-
-    timings = _timings(configs, where, options, lambda: datasets.load(configs[0].data, data.data_dir), progress)
-    rows = render.timing_rows(timings, where, here)
-    titled = next((each for each in configs if each.has_rho), configs[0])
-    asked = options.precision / 100 if options.rounds is None else float("inf")
-    notes = warnings(timings, precision=asked, load=load)
-    shown = render.tables(rows, titled, where, here, naive=options.naive, notes=notes)
-    if options.phases:
-        shown.append(render.phase_table(phases(configs, where, rows[0]["n_samples"])))
-    raw = [
-        row | {"samples_ms": [1000 * each for each in own.seconds], "device_samples_ms": own.device_ms}
-        for row, own in zip(rows, (timing.samples for timing in timings), strict=True)
-    ]
+        shown = [render.scale_table(rows, words, [*other_work(load), *notes])]
+        figure = partial(scale, points, fits, options.scale, render.SCALE_TITLE.format(options.scale))
+        captions = [words, describe_machine(here), *notes]
+    else:
+        timings: list[Timing] = []
+        parts: Mapping[str, Mapping[str, float]] = {}
+        with _interruptible(timings, notes):
+            _time(timings, configs, where, options, lambda: datasets.load(configs[0].data, data.data_dir), progress)
+            if options.phases:
+                parts = phases(configs, where, len(timings[0].samples.seconds))
+        rows = _with_status(render.timing_rows(timings, where, here), notes)
+        titled = next((each for each in configs if each.has_rho), configs[0])
+        asked = options.precision / 100 if options.rounds is None and not notes else float("inf")
+        doubts = [*warnings(timings, precision=asked, load=load), *notes]
+        shown = render.tables(rows, titled, where, here, naive=options.naive, notes=doubts)
+        shown += [render.phase_table(parts)] if parts else []
+        raw = render.with_samples(rows, timings)
+        figure = partial(ratios, rows, shown[0].title)
+        captions = [describe_machine(here), *notes]
     present(shown, rows, output, raw)
     if plotting.plot:
-        save(ratios(rows, shown[0].title, describe_machine(here)), plotting.plot)
+        save(figure("; ".join(captions)), plotting.plot)
+    if notes:
+        raise Interrupted("interrupted; what was sampled by then is shown, and written, marked as interrupted")
 
 
-def _timings(
+@contextmanager
+def _interruptible(found: Sequence[object], notes: list[str]) -> Iterator[None]:
+    """Ctrl-C ends what is within, if something was ``found`` by then, and adds to the ``notes`` that it did."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        notes.append("Interrupted: this is what was sampled by then, and what would have come later is missing.")
+
+
+def _with_status(rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> list[dict[str, Any]]:
+    return [row | {"status": "interrupted" if notes else "done"} for row in rows]
+
+
+def _time(
+    timings: list[Timing],
     configs: list[RunConfig],
     where: Setting,
     options: TimeitOptions,
     load_images: Any,
     progress: ProgressListener,
-) -> list[Timing]:
-    """Times, and the loss increase by the masks where the images can be had."""
+) -> None:
+    """Into ``timings``: times, and the loss increase by the masks where the images can be had."""
     from maldrop_cli.timing.timings import time_cases, with_fidelity
 
     with progress:
-        timings = time_cases(
+        time_cases(
             configs, where, rounds=options.rounds, precision=options.precision / 100, budget=options.budget,
-            naive=options.naive, tick=progress.preparing,
+            naive=options.naive, tick=progress.preparing, timings=timings,
         )  # fmt: skip
         if options.no_harm:
-            return timings
+            return
         try:
-            steps = int(1000 * options.budget / timings[0].samples.median_ms)
-            return with_fidelity(timings, where, *_trained(configs[0], load_images(), where, steps))
+            steps = int(min(1000 * options.budget / timings[0].samples.median_ms, MAX_COUNT))
+            timings[:] = with_fidelity(timings, where, *_trained(configs[0], load_images(), where, steps))
         except MaldropError as error:
             progress.warn(f"no loss increase beside the times: {error}")
-            return timings
 
 
 def _trained(config: RunConfig, data: ImageData, where: Setting, steps: int) -> tuple[Any, Any, Any]:

@@ -1,5 +1,8 @@
 """The last affine layer with a regulariser in front: the place where every dropout variant acts."""
 
+from typing import NoReturn
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -8,16 +11,39 @@ from maldrop_cli.dropout.scores import LastLayer
 
 
 class DropoutLinear(nn.Linear):
-    """An affine layer behind a regulariser; its labels come with the call."""
+    """An affine layer behind a regulariser; its labels come with the call.
+
+    Limits, each a RuntimeError that says so: transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, and
+    ``torch.jit.script`` in either. In evaluation mode it can be exported and traced.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, regulariser: Regulariser) -> None:
         super().__init__(in_features, out_features, bias)
         self.regulariser = regulariser
 
+    def reset_parameters(self) -> None:
+        """As ``nn.Linear``; the regulariser forgets what it has counted."""
+        super().reset_parameters()
+        if hasattr(self, "regulariser"):  # not while the nn.Linear is made
+            self.regulariser.reset_parameters()
+
     def forward(self, input: Tensor, labels_N: Tensor | None = None) -> Tensor:
         """hidden_ND (and, while training, labels_N) to logits_NC."""
+        counts = self.training and type(self.regulariser) is not Regulariser
+        if counts and not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                "in training mode this layer counts what it drops, which torch.func (grad, vmap) does not allow: "
+                "use loss.backward(), or keep_mask outside of the transform and its mask within"
+            )
         hidden_ND, weight_CD = self.regulariser(LastLayer(input, self.weight, self.bias, labels_N))
         return F.linear(hidden_ND, weight_CD, self.bias)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` calls before it compiles."""
+        raise RuntimeError(
+            "torch.jit.script can't take a layer with a dropout variant: use torch.export.export or torch.jit.trace on "
+            "the network in evaluation mode"
+        )
 
 
 class MalDropLinear(DropoutLinear):
@@ -32,7 +58,7 @@ class MalDropLinear(DropoutLinear):
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
 
     Raises:
-        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing.
+        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing or no whole numbers.
 
     Example:
         >>> layer = MalDropLinear(4096, 10, rho=256)
@@ -65,7 +91,7 @@ class MalDropLinear(DropoutLinear):
         self.regulariser.rho = rho
 
     def forward(self, input: Tensor, labels_N: Tensor | None = None) -> Tensor:
-        """hidden_ND to logits_NC; ``labels_N`` (int64) are required while training."""
+        """hidden_ND to logits_NC; ``labels_N``, whole numbers, are required while training."""
         if self.training and labels_N is None:
             raise ValueError("MalDropLinear needs the labels while training: layer(hidden, labels)")
         return super().forward(input, labels_N)

@@ -10,14 +10,15 @@ often each neuron passes, and scales by that rate at test time (section 4.2).
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from maldrop_cli.dropout import fused
-from maldrop_cli.dropout.scores import LastLayer, Options, omega_value, ranking, weight_scores
+from maldrop_cli.dropout.schedules import stop_probability
+from maldrop_cli.dropout.scores import LastLayer, Options, omega_value, ranking, uniform, weight_scores
 from maldrop_cli.dropout.selectors import NEEDS_LABELS, SELECTORS, check_choice, check_layer, check_rho, selected_mask
 
 PASS_RATES = ("cumulative", "epoch", "none")
@@ -43,7 +44,7 @@ class Regulariser(nn.Module):
     @rho.setter
     def rho(self, rho: int) -> None:
         if self.units:
-            self._rho_as_length = torch.empty(check_rho(rho, self.units, self.unit), dtype=torch.bool)
+            self._rho_as_length = torch.empty(check_rho(rho, self.units, self.unit), dtype=torch.bool, device="cpu")
             # as torch._dynamo.maybe_mark_dynamic does, which takes a second to load: the length will change
             vars(self._rho_as_length).update(_dynamo_weak_dynamic_indices={0}, _has_dynamo_dim_marking=True)
 
@@ -53,6 +54,19 @@ class Regulariser(nn.Module):
 
     def begin_epoch(self) -> None:
         """Called before each epoch of training."""
+
+    def reset_parameters(self) -> None:
+        """Sets all counts to 0, as BatchNorm does: every buffer of a regulariser and of its members is a count."""
+        for count in self.buffers():
+            count.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """After ``to_empty``, what was on the meta device would hold whatever is in memory: such counts begin at 0."""
+        was_empty = any(count.is_meta for count in self.buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if was_empty:
+            self.reset_parameters()
+        return self
 
     def drop_totals(self) -> tuple[int, int]:
         """(dropped, offered): units counted one by one over the training examples so far."""
@@ -186,8 +200,7 @@ class CountedDropout(Regulariser):
 
     def begin_epoch(self) -> None:
         if self.pass_rate == "epoch":
-            for count in (self.drops, self.examples, self.already_zero):
-                count.zero_()
+            self.reset_parameters()
 
     def drop_totals(self) -> tuple[int, int]:
         return int(self.drops.sum()), int(self.examples) * self.drops.numel()
@@ -202,12 +215,13 @@ class TargetedDropout(CountedDropout):
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
         channels: how many channels the D neurons make up, dropped as a whole, by their summed score; None: none.
         pass_rate: as in :class:`CountedDropout`.
-        generator: the randomness of the selector ``random``.
+        generator: the randomness of the selector ``random``; not under activation checkpointing, which would draw anew.
         search: further fields of :class:`maldrop_cli.dropout.scores.Options`.
 
     Raises:
         ValueError: an unknown name, rho out of range, channels that do not divide the width; while training, shapes
-            that do not fit, labels missing.
+            that do not fit, labels missing or no whole numbers.
+        RuntimeError: a ``generator`` under activation checkpointing.
     """
 
     def __init__(
@@ -244,7 +258,7 @@ class TargetedDropout(CountedDropout):
         return selected_mask(layer, self.selector, check_rho(rho, self.units), options)
 
     def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
+        layer = check_layer(layer, f"the selector {self.selector!r}", self.selector in NEEDS_LABELS)
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if self.rho == 0:
             return hidden_ND, weight_CD
@@ -280,7 +294,7 @@ class MalDropConnect(CountedDropout):
         self.omega = omega_value(omega, width, classes)
 
     def drop(self, layer: LastLayer, zero_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        check_layer(layer, "maldropconnect", needs_labels=True)
+        layer = check_layer(layer, "maldropconnect", needs_labels=True)
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         if self.rho == 0:
             return hidden_ND, weight_CD
@@ -316,36 +330,17 @@ class NestedDropout(CountedDropout):
         hidden_ND, weight_CD = layer.hidden_ND, layer.weight_CD
         (examples, width), device = hidden_ND.shape, hidden_ND.device
         draws = examples if self.per_sample else 1
-        uniform = torch.rand(draws, generator=self.generator, device=device, dtype=torch.float32)
+        drawn = uniform((draws,), self.generator, device, torch.float32)
         if 0 < self.stop < 1:  # the inverse of P(b <= k) = 1 - (1 - stop)^k; the index of the last that passes is b - 1
-            last = torch.log1p(-uniform) / math.log1p(-self.stop)
+            last = torch.log1p(-drawn) / math.log1p(-self.stop)
         else:  # everything passes, or the first neuron alone
-            last = torch.full_like(uniform, 0.0 if self.stop else width)
+            last = torch.full_like(drawn, 0.0 if self.stop else width)
         gone = torch.arange(width, device=device) > last.clamp(max=width).floor().unsqueeze(1)
         if self.per_sample:
             self.drops += gone.sum(0)
             return hidden_ND.masked_fill(gone, 0.0), weight_CD
         self.drops += gone[0] * examples
         return hidden_ND, weight_CD.masked_fill(gone, 0.0)
-
-
-def stop_probability(width: int, p: float) -> float:
-    """The parameter q of the geometric prior under which a share ``p`` of the neurons is dropped in the mean.
-
-    With b = min(geometric(q), D): E b = (1 - (1-q)^D) / q = (1 - p) D, which falls from D to 1 as q rises from 0 to 1;
-    solved by bisection. ValueError unless 0 <= p <= 1.
-    """
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"p is {p}, and must be from 0 to 1")
-    kept = (1.0 - p) * width
-    if kept >= width:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        mean = -math.expm1(width * math.log1p(-middle)) / middle if 0 < middle < 1 else width
-        low, high = (middle, high) if mean > kept else (low, middle)
-    return high
 
 
 class Composition(Observed):

@@ -1,7 +1,8 @@
 """How many neurons to drop in a training batch: the paper's five schedules, section 4.4, and three smooth ones.
 
 Each is a pure function of ``(rho, width, step)``. ``rho`` is the user's base count, ``width`` the L of the paper, the
-number of neurons in the layer; i is the epoch, from 0. What is no whole number is rounded half up.
+number of neurons in the layer; i is the epoch, from 0. What is no whole number is rounded half up. Last, the prior of
+nested dropout, which draws how many.
 """
 
 import math
@@ -77,6 +78,25 @@ def linear(rho: int, width: int, step: Step) -> int:
     if step.epoch == 0 or step.epoch >= last:
         return step.rho_end if step.epoch else rho
     return rho + (2 * (step.rho_end - rho) * step.epoch + last) // (2 * last)  # exact, half up
+
+
+def stop_probability(width: int, p: float) -> float:
+    """The parameter q of the geometric prior under which a share ``p`` of the neurons is dropped in the mean.
+
+    With b = min(geometric(q), D): E b = (1 - (1-q)^D) / q = (1 - p) D, which falls from D to 1 as q rises from 0 to 1;
+    solved by bisection. ValueError unless 0 <= p <= 1.
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"p is {p}, and must be from 0 to 1")
+    kept = (1.0 - p) * width
+    if kept >= width:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        mean = -math.expm1(width * math.log1p(-middle)) / middle if 0 < middle < 1 else width
+        low, high = (middle, high) if mean > kept else (low, middle)
+    return high
 
 
 def _half_up(value: float) -> int:

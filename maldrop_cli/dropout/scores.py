@@ -6,7 +6,7 @@ Shapes: N examples, D neurons, C classes. Every score function maps ``(layer, op
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -133,7 +133,20 @@ def random(layer: LastLayer, options: Options) -> Tensor:
     """Uniform noise, so that the top rho are a uniformly random set of exactly rho neurons: the control."""
     hidden_ND = layer.hidden_ND
     shape = hidden_ND.shape if options.per_sample else hidden_ND.shape[1:]
-    return torch.rand(shape, generator=options.generator, device=hidden_ND.device)
+    return uniform(shape, options.generator, hidden_ND.device)
+
+
+def uniform(
+    shape: Sequence[int], generator: torch.Generator | None, device: torch.device, dtype: torch.dtype | None = None
+) -> Tensor:
+    """``torch.rand``. RuntimeError where activation checkpointing recomputes a forward pass, within the backward one,
+    and the ``generator`` would draw another mask: torch restores only its own."""
+    if generator is not None and not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(
+            "activation checkpointing recomputes this layer, and its generator would draw another mask than before: "
+            "leave generator out, as torch restores its own, or keep the layer out of the checkpoint"
+        )
+    return torch.rand(shape, generator=generator, device=device, dtype=dtype)
 
 
 def single(layer: LastLayer, options: Options, logits_NC: Tensor | None = None) -> Tensor:

@@ -101,8 +101,9 @@ def check_rho(rho: int, units: int, unit: str = "neuron") -> int:
     return count
 
 
-def check_layer(layer: LastLayer, what: str, needs_labels: bool) -> None:
-    """Raise ValueError unless the shapes fit and the labels are there, if ``what`` needs them."""
+def check_layer(layer: LastLayer, what: str, needs_labels: bool) -> LastLayer:
+    """The layer with its labels as int64. Raise ValueError unless the shapes fit, the labels are whole numbers, of any
+    type, and they are there, if ``what`` needs them."""
     hidden_ND, weight_CD, _, labels_N = layer
     if hidden_ND.ndim != 2 or weight_CD.ndim != 2 or hidden_ND.shape[1] != weight_CD.shape[1]:
         raise ValueError(
@@ -110,8 +111,13 @@ def check_layer(layer: LastLayer, what: str, needs_labels: bool) -> None:
         )
     if labels_N is None and needs_labels:
         raise ValueError(f"{what} needs labels")
-    if labels_N is not None and labels_N.shape != hidden_ND.shape[:1]:
+    if labels_N is None:
+        return layer
+    if labels_N.shape != hidden_ND.shape[:1]:
         raise ValueError(f"labels are {tuple(labels_N.shape)}; {hidden_ND.shape[0]} examples need as many labels")
+    if labels_N.is_floating_point() or labels_N.is_complex() or labels_N.dtype == torch.bool:
+        raise ValueError(f"labels are of {labels_N.dtype}; they must be whole numbers, the class of each example")
+    return layer._replace(labels_N=labels_N.long())
 
 
 def keep_mask(
@@ -133,7 +139,7 @@ def keep_mask(
     Args:
         hidden_ND: activations that enter the last affine layer, N examples of D neurons.
         weight_CD, bias_C: that layer, C classes. ``heuristic`` and the controls do not look at the bias.
-        labels_N: the right classes, int64; only ``random`` and ``magnitude`` do without.
+        labels_N: the right classes, whole numbers of any type; only ``random`` and ``magnitude`` do without.
         rho: neurons to drop in each row, 0 to D.
         selector: ``heuristic``, ``single``, ``gradient``, ``joint``, ``greedy``, ``exhaustive``, or a control:
             ``least-useful``, ``magnitude``, ``random``.
@@ -143,12 +149,13 @@ def keep_mask(
         iterations, vertices: the most rounds of ``joint`` from each start, and the most starts beside softmax.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing, too many sets to try.
+        ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing or no whole numbers, too
+            many sets to try.
         TypeError: rho not a whole number.
     """
     check_choice(selector, granularity)
     layer = LastLayer(hidden_ND, weight_CD, bias_C, labels_N)
-    check_layer(layer, f"the selector {selector!r}", selector in NEEDS_LABELS)
+    layer = check_layer(layer, f"the selector {selector!r}", selector in NEEDS_LABELS)
     options = _options(layer, granularity, omega, generator=generator, iterations=iterations, vertices=vertices)
     return selected_mask(layer, selector, check_rho(rho, hidden_ND.shape[1]), options)
 
@@ -172,7 +179,7 @@ def worst_set(
     """
     check_choice("joint", granularity)
     layer = LastLayer(hidden_ND.to(weight_CD.dtype), weight_CD, bias_C, labels_N)
-    check_layer(layer, "worst_set", needs_labels=True)
+    layer = check_layer(layer, "worst_set", needs_labels=True)
     options = _options(layer, granularity, None, iterations=iterations, vertices=vertices)
     rho = check_rho(rho, hidden_ND.shape[1])
     with torch.autocast(hidden_ND.device.type, enabled=False):

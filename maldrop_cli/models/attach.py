@@ -34,9 +34,11 @@ def attach(
     **The network is changed in place**: its last ``nn.Linear``, and the ``nn.Dropout`` that feeds it directly, become
     ``nn.Identity``, so that it maps images to hidden_ND. The Linear's parameters move to ``classifier.head``: train,
     move, save and load the classifier. Device, dtype, ``requires_grad``, mode, other Dropouts and ``F.dropout`` stay.
+    For ``torch.jit.script``, ``torch.func`` and ``quantize_dynamic`` see docs/variants.md, "Limits".
 
     Args:
-        network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND.
+        network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND. It may be
+            compiled, but not its last Linear by itself; better, compile the classifier.
         dropout: a name as in ``maldrop train --dropout``.
         rho: neurons to drop, 0 to D, or channels or weights where the variant drops those; None is a sixteenth of them
             (6.25 %), at least 1. ``classifier.head.regulariser.rho`` may be set anew before any batch.

@@ -4,6 +4,7 @@ The last Linear is found by the order of registration, or by a forward pass of e
 verifies it: the network must return the very tensor that the Linear returned.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -66,6 +67,8 @@ def find_end(network: nn.Module, example: Tensor | None = None) -> tuple[End, nn
     if isinstance(network, nn.Linear):
         raise _unsuitable("a network that is itself the Linear: put it into an nn.Sequential")
     end = _registered(network) if example is None else _traced(network, example)
+    if compiled := next((name for name in end if name.endswith("_orig_mod")), ""):
+        raise _unsuitable(f"{compiled!r}, a layer compiled by itself: compile the classifier instead")
     linear = network.get_submodule(end[0])
     if type(linear) is not nn.Linear:
         raise _unsuitable(f"{end[0]!r}, of type {type(linear).__name__}, which does more than an nn.Linear")
@@ -139,6 +142,8 @@ def _watched(network: nn.Module, names: Sequence[str]) -> Iterator[list[_Call]]:
         return calls[-1].output
 
     with ExitStack() as hooks:
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled; compiled code may pass by the hooks
+            hooks.enter_context(torch.compiler.set_stance("force_eager"))
         for name in names:
             hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(record, name)))
         yield calls

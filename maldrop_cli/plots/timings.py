@@ -51,7 +51,9 @@ def ratios(rows: Sequence[Mapping[str, Any]], *captions: str) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
     hollow = "; hollow: the per-neuron forms" if any(row["neurons_timed"] is not None for row in rows) else ""
-    style.caption(figure, *captions, f"Medians of the ratios within a round, bars: 95 % bootstrap interval{hollow}.")
+    few = "; no bar: too few samples" if np.isnan([row["ratio_vs_none_lo"] for row in rows]).any() else ""
+    bars = f"bars: 95 % bootstrap interval{few}"
+    style.caption(figure, *captions, f"Medians of the ratios within a round, {bars}{hollow}.")
     return figure
 
 
@@ -71,8 +73,8 @@ def scale(points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str
         handles += style.line_with_bars(axes, index, values[own], median, half, len(exponents))
     axes.set(xlabel=LABELS.get(axis, axis), ylabel="scoring, selecting and masking (ms)")
     _grid(axes, np.unique(values), np.nanmin(times), np.nanmax(times))
-    single = "; without a bar: one sample" if np.isnan(times).any() else ""
-    style.caption(figure, *captions, f"Medians of interleaved samples, bars: 95 % bootstrap interval{single}.")
+    few = "; no bar: too few samples" if np.isnan(times).any() else ""
+    style.caption(figure, *captions, f"Medians of interleaved samples, bars: 95 % bootstrap interval{few}.")
     names = [f"{each.selector}: e = {plus_minus(each.exponent, each.half, 2)}" for each in exponents]
     names.append("e = 1 (level lines: e = 0)")
     handles.append(Line2D([], [], **REFERENCE))

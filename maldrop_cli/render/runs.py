@@ -90,10 +90,10 @@ def settings_line(config: RunConfig) -> str:
     """What all arms of a table share, in a line."""
     size = f" {config.data.image_size}px" if config.data.image_size else ""
     depth = f" depth {config.depth}" if config.model == CNN and config.depth != RunConfig.depth else ""
-    decay = f", weight decay {config.weight_decay:g}" if config.weight_decay else ""
+    decay = f", weight decay {value_text(config.weight_decay)}" if config.weight_decay else ""
     return (
         f"{config.data.dataset}{size}, {config.model}{depth}, {plural(config.epochs, 'epoch')}, "
-        f"SGD lr {config.lr:g}, momentum {config.momentum:g}, batch {config.batch_size}{decay}"
+        f"SGD lr {value_text(config.lr)}, momentum {value_text(config.momentum)}, batch {config.batch_size}{decay}"
     )
 
 

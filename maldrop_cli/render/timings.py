@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maldrop_cli.analysis.stats import ratio_interval
+from maldrop_cli.analysis.stats import MIN_SAMPLES, ratio_interval
 from maldrop_cli.config import RunConfig
 from maldrop_cli.names import CNN
 from maldrop_cli.record import describe_machine, fidelity_percent
@@ -66,6 +66,14 @@ def timing_rows(timings: Sequence[Timing], setting: Setting, machine: Row) -> li
     ]
 
 
+def with_samples(rows: Sequence[Row], timings: Sequence[Timing]) -> list[dict[str, Any]]:
+    """The rows with every sample, in milliseconds."""
+    return [
+        {**row, "samples_ms": [1000 * each for each in own.seconds], "device_samples_ms": own.device_ms}
+        for row, own in zip(rows, (timing.samples for timing in timings), strict=True)
+    ]
+
+
 def tables(
     rows: Sequence[Row], config: RunConfig, setting: Setting, machine: Row, *, naive: bool, notes: Sequence[str] = ()
 ) -> list[Table]:
@@ -98,6 +106,7 @@ def tables(
         "Peak: memory that a step holds beyond the model's own.",
         *_device_notes(rows),
         *_naive_notes(rows),
+        *_interval_notes(rows, "ratio_vs_none_lo"),
         *notes,
         *([NO_PAPER_TABLE] if naive and not comparable else []),
     ]
@@ -108,6 +117,12 @@ def _naive_notes(rows: Sequence[Row]) -> list[str]:
     timed = [f"{row['subject']} {row['neurons_timed']}" for row in rows if row["neurons_timed"] is not None]
     how = "The per-neuron forms: the scores of some of the neurons, scaled up to all, and a step without dropout."
     return [f"{how} Neurons timed: {', '.join(timed)}."] if timed else []
+
+
+def _interval_notes(rows: Sequence[Row], low: str) -> list[str]:
+    few = ", ".join(dict.fromkeys(row["subject"] for row in rows if not math.isfinite(row[low])))
+    reason = f"fewer than {MIN_SAMPLES} samples make fewer than six blocks, and it would be too narrow"
+    return [f"No 95 % interval of {few}: {reason}."] if few else []
 
 
 def _device_notes(rows: Sequence[Row]) -> list[str]:
@@ -190,4 +205,5 @@ def scale_table(rows: Sequence[Row], fixed: str, notes: Sequence[str] = ()) -> T
     ]
     powers = {row["subject"]: plus_minus(row["exponent"], row["exponent_ci95"], 2) for row in rows}
     growth = [f"{name}: time grows as {axis} to the power {power} (least squares)." for name, power in powers.items()]
-    return Table(f"{SCALE_TITLE.format(axis)}: {fixed}", columns, [*growth, *_device_notes(rows), *notes])
+    notes = [*growth, *_device_notes(rows), *_interval_notes(rows, "median_ms_lo"), *notes]
+    return Table(f"{SCALE_TITLE.format(axis)}: {fixed}", columns, notes)

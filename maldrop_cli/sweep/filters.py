@@ -132,7 +132,7 @@ def _numbers(name: str, items: Sequence[str], flag: str) -> Test:
     def test(run: RunRecord, value: object) -> bool:
         assert isinstance(value, int | float)
         ends = [(_end(low, run, flag), _end(high, run, flag)) for low, high in spans]
-        return any(low <= value <= high or math.isclose(value, low) or math.isclose(value, high) for low, high in ends)
+        return any(low <= value <= high for low, high in ends)
 
     return test
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from maldrop_cli.names import MAX_COUNT, Omega, Unit, UsageError, parse_omega
 
@@ -38,7 +39,8 @@ class Quantity:
             shown = f"{self.value:g}%" if self.percent else f"{self.value:g}"
             whole = "the layer's width" if unit is Unit.NEURON else f"the layer's {available} {unit}s"
             raise UsageError(flag, f"{shown} is not within {whole}, 0 to {available} (or 0% to 100%)")
-        return max(math.floor(exact + 0.5), 1 if self.percent and exact > 0 else 0)
+        half_up = math.floor(round(exact, 9) + 0.5)  # 32.3 % of 500 is 161.49999999999997 in binary
+        return max(half_up, 1 if self.percent and exact > 0 else 0)
 
 
 NOTHING = Quantity(0)
@@ -175,7 +177,8 @@ def _item(reader: _Reader, points: int | None) -> Sequence[Quantity]:
 
 
 def _spread(start: float, end: float, kind: str, argument: float | None, points: int | None) -> list[float] | str:
-    """The values of a range, or what is wrong with it."""
+    """The values of a range, worked out in decimal so that 0.1..0.5:0.1 has 0.3 itself; or what is wrong with it."""
+    first, last = Decimal(str(start)), Decimal(str(end))
     if end < start:
         return f"the range runs backwards, from {start:g} to {end:g}"
     if kind == "" and points is None:
@@ -186,16 +189,18 @@ def _spread(start: float, end: float, kind: str, argument: float | None, points:
         steps = (end - start) / argument
         if steps >= MAX_POINTS:
             return f"this step gives more than the {MAX_POINTS:,} values that are allowed"
-        return [start + index * argument for index in range(math.floor(steps + 1e-9) + 1)]
+        step, indices = Decimal(str(argument)), range(math.floor(steps + 1e-9) + 1)
+        return [float(min(first + index * step, last)) for index in indices]
     if kind == "*":
         if argument is None or argument <= 1 or start <= 0:
             return "a factor must be above 1, and its range must begin above 0"
         steps = (math.log(end) - math.log(start)) / math.log(argument)
         if steps >= MAX_POINTS:
             return f"this factor gives more than the {MAX_POINTS:,} values that are allowed"
-        return [start * argument**index for index in range(math.floor(steps + 1e-9) + 1)]
+        factor, indices = Decimal(str(argument)), range(math.floor(steps + 1e-9) + 1)
+        return [float(min(first * factor**index, last)) for index in indices]
     wanted = DEFAULT_POINTS if argument is None else argument
     if wanted != int(wanted) or not 2 <= wanted <= MAX_POINTS:
         return f"the number of points must be a whole number from 2 to {MAX_POINTS:,}"
     gaps = int(wanted) - 1
-    return [start + (end - start) * index / gaps for index in range(gaps + 1)]
+    return [float(first + (last - first) * index / gaps) for index in range(gaps + 1)]

@@ -79,13 +79,15 @@ def measure(
     clock: Clock = time.perf_counter,
     timer: DeviceTimer | None = None,
     tick: Tick = lambda what, done, total: None,
+    into: list[Samples] | None = None,
 ) -> list[Samples]:
     """Time every case once a round, in random order, until the 95 % interval of its ratio to each of the ``references``
     is within +-``precision`` of it, or ``budget`` seconds are spent; with ``rounds``, that many times.
 
     A sample holds as many steps as fit into a fiftieth of a second. The device is synchronised before and after it, and
     the garbage collector is off. Warm-up steps are thrown away: at least three, and until they no longer become faster.
-    ``timer``: measures the same steps on the device's own clock; by default CUDA events, on a CUDA device.
+    ``timer``: measures the same steps on the device's own clock; by default CUDA events, on a CUDA device. ``into``:
+    also holds what is returned, from the first round on, for a caller that is interrupted.
     """
     if timer is None and device.type == "cuda":
         timer = cuda_timer(device)
@@ -115,6 +117,8 @@ def measure(
             own.seconds.append(sample(cases[own.name], own.steps))
             if timer and own.device_ms is not None:
                 own.device_ms.append(timer.milliseconds() / own.steps)
+        if into is not None and done == 1:
+            into += measured
         if rounds is not None:
             finished = done >= rounds
             tick("timing rounds", done, rounds)
@@ -130,7 +134,7 @@ def measure(
 
 def widest_interval(measured: Sequence[Samples], references: Sequence[str]) -> tuple[float, str]:
     """Of all 95 % intervals of ratios to the references, the widest: how far its longer side reaches, as a share of the
-    ratio (infinite for a single sample), and whose it is."""
+    ratio (infinite without an interval), and whose it is."""
     widths = [(0.0, "")]
     for own, reference in itertools.permutations(measured, 2):
         if reference.name in references:

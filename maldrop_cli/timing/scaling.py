@@ -13,7 +13,7 @@ from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout.scores import LastLayer
 from maldrop_cli.models.variants import Head, build_regulariser
 from maldrop_cli.names import Axis, Selector, UsageError
-from maldrop_cli.timing.clock import Step, Tick, measure
+from maldrop_cli.timing.clock import Samples, Step, Tick, measure
 
 AXES: dict[Axis, tuple[int, ...]] = {  # the values that are timed
     Axis.CLASSES: (10, 32, 100, 316, 1000),
@@ -54,13 +54,13 @@ def scale(
     *,
     budget: float,
     tick: Tick = lambda what, done, total: None,
-) -> list[ScalePoint]:
+    points: list[ScalePoint],
+) -> None:
     """Time scoring, selecting and masking alone, interleaved for all values of the axis. ``sizes``: one for each name
-    in AXES; all but the axis's own stay.
+    in AXES; all but the axis's own stay. ``points``, empty at first, holds what there is even if Ctrl-C ends this.
 
     Raises UsageError where rho is more than a layer of the axis has.
     """
-    points = []
     for selector in selectors:
         cases = {}
         for value in AXES[axis]:
@@ -68,11 +68,14 @@ def scale(
             if here["rho"] > here["width"]:
                 raise UsageError("scale", f"rho is {here['rho']}, and a layer of {here['width']} neurons is on the way")
             cases[str(value)] = _masking(replace(base, selector=selector, rho=here["rho"]), here, device)
-        points += [
-            ScalePoint(str(selector), int(each.name), *median_interval(each.seconds), each.median_device_ms)
-            for each in measure(cases, device, list(cases)[:1], budget=budget / len(selectors), tick=tick)
-        ]
-    return points
+        measured: list[Samples] = []
+        try:
+            measure(cases, device, list(cases)[:1], budget=budget / len(selectors), tick=tick, into=measured)
+        finally:
+            points += [
+                ScalePoint(str(selector), int(each.name), *median_interval(each.seconds), each.median_device_ms)
+                for each in measured
+            ]
 
 
 def _masking(config: RunConfig, sizes: Mapping[str, int], device: torch.device) -> Step:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from maldrop_cli.config import RunConfig
 from maldrop_cli.data.load import Split
@@ -39,18 +40,25 @@ def time_cases(
     budget: float,
     naive: bool,
     tick: Tick,
-) -> list[Timing]:
+    timings: list[Timing],
+) -> None:
     """Time a step of each config, the first of which is ``none``; ``rounds``, ``precision``, ``budget`` and ``tick`` as
     in :func:`measure`. ``naive``: after a selector comes its naive form, which gets a tenth of the budget.
-    :func:`with_fidelity` adds what is still missing."""
-    cases = training_steps(configs, setting)
-    measured = measure(cases, setting.device, REFERENCES, rounds=rounds, precision=precision, budget=budget, tick=tick)
-    timings = []
-    for config, samples in zip(configs, measured, strict=True):
-        timings.append(Timing(config, samples, peak_mib(cases[samples.name], setting.device)))
-        forms = [name for name, (fast, _) in NAIVE.items() if naive and fast == samples.name]
-        timings += [time_naive(name, config, setting, measured[0], budget / 10) for name in forms]
-    return timings
+
+    ``timings``, empty at first, holds what there is even if Ctrl-C ends this. :func:`with_fidelity` adds what is still
+    missing."""
+    cases, measured = training_steps(configs, setting), list[Samples]()
+    how: dict[str, Any] = {"rounds": rounds, "precision": precision, "budget": budget, "tick": tick}
+    try:
+        measure(cases, setting.device, REFERENCES, **how, into=measured)
+    finally:
+        timings += [Timing(config, samples) for config, samples in zip(configs, measured, strict=False)]
+    for timing in list(timings):
+        place = timings.index(timing)
+        timings[place] = replace(timing, peak_mib=peak_mib(cases[timing.samples.name], setting.device))
+        forms = [name for name, (fast, _) in NAIVE.items() if naive and fast == timing.samples.name]
+        timed = [time_naive(name, timing.config, setting, measured[0], budget / 10) for name in forms]
+        timings[place + 1 : place + 1] = timed
 
 
 def time_naive(
@@ -121,7 +129,7 @@ def warnings(
     """
     fast = [timing.samples for timing in timings if timing.neurons is None]
     width, whose = widest_interval(fast, REFERENCES)
-    known = f"is within ±{100 * width:.1f} %" if math.isfinite(width) else "has a single sample"
+    known = f"is within ±{100 * width:.1f} %" if math.isfinite(width) else "has too few samples"
     unstable = ", ".join(each.name for each in fast if each.iqr_ms > MAX_IQR * each.median_ms)
     drifting = ", ".join(each.name for each in fast if abs(drift(each.seconds)) > MAX_DRIFT)
     shortest = min(each.steps * min(each.seconds) for each in fast)
