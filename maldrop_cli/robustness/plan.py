@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from maldrop_cli.names import Metric, Perturbation, UsageError, unknown_name
+from maldrop_cli.names import Metric, Perturbation, UsageError, unknown_name, value_text
 from maldrop_cli.record import ROBUSTNESS, TUNE, RunRecord, Status
 
 MAX_SEVERITY = {Perturbation.BLUR: 0.3}  # a share; the others': 1
@@ -55,7 +55,7 @@ class RobustnessPlan:
 
 def key(perturbation: Perturbation, severity: float) -> str:
     """``top1_occlude_0.5``, the name of the measurement."""
-    return f"top1_{perturbation}_{severity:g}"
+    return f"top1_{perturbation}_{value_text(severity)}"
 
 
 def parse_metric(text: str) -> str:
@@ -65,7 +65,7 @@ def parse_metric(text: str) -> str:
     name, _, severity = text.rpartition("_")
     if name in means[:-1]:
         try:
-            return f"{name}_{float(severity):g}"
+            return f"{name}_{value_text(float(severity))}"
         except ValueError:
             raise UsageError("metric", f"{text!r} has no number for its severity; write e.g. {name}_0.5") from None
     if text not in (*Metric, *means):
