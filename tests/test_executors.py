@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_work
 import pytest
@@ -25,7 +26,7 @@ from maldrop_cli.__main__ import run
 from maldrop_cli.data.load import ImageData
 from maldrop_cli.executors import Execution, open_executor, ray_cluster, serial, visible_gpus
 from maldrop_cli.executors.processes import describe_exit, processes
-from maldrop_cli.names import MaldropError
+from maldrop_cli.names import Executor, MaldropError
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs.events import Ended, Event, Retried, Started, Waiting
 from maldrop_cli.runs.store import Store
@@ -489,3 +490,34 @@ def test_a_record_from_another_machine_is_stored_here(tmp_path: Path, tiny: Imag
     unfinished: RunRecord = replace(record, run_id="other", status=Status.UNFINISHED)
     near.store_remote(unfinished)
     assert near.store.load("other") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "models", "runs", "images", "device", "expected"),
+    [
+        ({}, ["cnn"], 8, 100_000, "cpu", (Executor.PROCESSES, 4, 1)),
+        ({}, ["cnn"], 3, 100_000, "cpu", (Executor.PROCESSES, 3, 1)),
+        ({}, ["cnn"], 8, 99_999, "cpu", (Executor.AUTO, None, None)),
+        ({}, ["cnn", "resnet18"], 8, 10**6, "cpu", (Executor.AUTO, None, None)),
+        ({}, ["cnn"], 1, 10**6, "cpu", (Executor.AUTO, None, None)),
+        ({}, ["cnn"], 8, 10**6, "cuda", (Executor.AUTO, None, None)),
+        ({"workers": 1}, ["cnn"], 8, 10**6, "cpu", (Executor.SERIAL, 1, None)),
+        ({"threads": 2}, ["cnn"], 8, 10**6, "cpu", (Executor.SERIAL, None, 2)),
+    ],
+)
+def test_runs_go_beside_each_other_where_nothing_was_said_and_it_is_quicker(
+    changes: dict[str, Any], models: list[str], runs: int, images: int, device: str, expected: tuple[Any, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    settled = Execution(**changes).settled(models, runs, images, device)
+    assert (settled.executor, settled.workers, settled.threads_per_run) == expected
+
+
+def test_a_long_comparison_takes_a_core_a_run(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr("maldrop_cli.executors.WORTH_PROCESSES", 4 * 2 * 120)
+    command = ("compare", *QUICK, "--dropout", "none,maldrop", "--seeds", "2", "-q")
+    assert maldrop(*command, "--csv", "c.csv").code == 0
+    assert {row["workers"] for row in measured("c.csv")} == {"2"}
+    assert {row["threads"] for row in measured("c.csv")} == {"1"}

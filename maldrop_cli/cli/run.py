@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -78,25 +79,29 @@ class Session:
         every = self.store.checkpoint_every
         policy = checkpoints or CheckpointPolicy(1 if every is None else every)
         device = self.check(plan)
-        with open_executor(self.execution, device, len(plan)) as executor, progress:
+        with ExitStack() as stack:
+            stack.enter_context(progress)
             store = Store(self.store.out, progress.warn)
             store.prepare()
             loaded = datasets.load(plan[0].data, self.data.data_dir, progress.preparing, progress.warn)
-            for config in plan:
-                check_batches(config, loaded.shape, len(training_parts(loaded.train, config)[0].labels))
+            counts = _training_images(plan, loaded)
+            for config, images in zip(plan, counts, strict=True):
+                check_batches(config, loaded.shape, images)
             digest = loaded.digest
             if policy.start:
                 check_data(policy.start, digest, device.type)
+            execution = _settled(self.execution, plan, counts, device)
+            executor = stack.enter_context(open_executor(execution, device, len(plan)))
             spec = RunnerSpec(
-                plan[0].data, self.data.data_dir, digest, executor.device, self.execution.threads_per_run,
+                plan[0].data, self.data.data_dir, digest, executor.device, execution.threads_per_run,
                 self.store.out.resolve(), self.store.fresh, policy, executor.workers,
                 self.measured.plan, self.measured.keep_weights,
             )  # fmt: skip
-            runner = Runner(spec, loaded, torch.device("cpu") if self.execution.remote else device)
+            runner = Runner(spec, loaded, torch.device("cpu") if execution.remote else device)
 
             def tell(event: Event) -> None:
                 progress.tell(event)
-                if self.execution.remote and isinstance(event, Ended):
+                if execution.remote and isinstance(event, Ended):
                     runner.store_remote(event.record)
 
             retries = RetryPolicy(self.execution.retries, self.execution.fail_fast)
@@ -158,15 +163,32 @@ class Session:
         if not left or self.execution.remote:
             return ""
         device = self.execution.resolve_device()
-        workers = self.execution.concurrent(len(left))
-        here = RunRecord(run_id="", config=left[0], environment=environment(device, workers)).machine
         cached = functools.cache(lambda data: _to_device(data, self.data.data_dir, device))
+        execution, images = self.execution, cached(plan[0].data)
+        if images is not None and len({config.data for config in plan}) == 1:
+            execution = _settled(execution, plan, _training_images(plan, images), device)
+            device = execution.resolve_device()
+        workers = execution.concurrent(len(left))
+        here = RunRecord(run_id="", config=left[0], environment=environment(device, workers)).machine
 
         def measure(config: RunConfig) -> float | None:
             data = cached(config.data)
             return None if data is None else seconds_of_epoch(config, data, device)
 
         return estimate(left, (run for run in self._stored if run.machine == here), measure, workers)
+
+
+def _training_images(plan: Sequence[RunConfig], data: ImageData) -> list[int]:
+    """How many each run of the plan trains on."""
+    known = {(each.train_images, each.tune_split): each for each in plan}
+    counts = {key: len(training_parts(data.train, config)[0].labels) for key, config in known.items()}
+    return [counts[each.train_images, each.tune_split] for each in plan]
+
+
+def _settled(execution: Execution, plan: Sequence[RunConfig], counts: Sequence[int], device: torch.device) -> Execution:
+    """How the plan is trained, where the options leave it open. ``counts``: training images, by run."""
+    images = sum(config.epochs * count for config, count in zip(plan, counts, strict=True))
+    return execution.settled([config.model for config in plan], len(plan), images, device.type)
 
 
 def _to_device(data: DataConfig, data_dir: Path | None, device: torch.device) -> ImageData | None:

@@ -6,19 +6,23 @@ The flags follow from what is defined here, so every start imports it: an execut
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from maldrop_cli.config import MACHINE, RARE, setting
-from maldrop_cli.names import Executor, UsageError
+from maldrop_cli.names import CNN, Executor, UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from maldrop_cli.runs.events import OpenRunner, Train
     from maldrop_cli.sweep.job_queue import JobQueue
+
+
+HERE = (Executor.AUTO, Executor.SERIAL)  # in this process
+WORTH_PROCESSES = 100_000  # images: below it, processes take longer to start than runs to train
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Execution(Machine):
     """Where runs are trained, and what happens to those that fail. UsageError where the settings contradict."""
 
     workers: int | None = setting(
-        None, "Concurrent runs, each in a process of its own; the default is 1.", MACHINE, low=1, high=1024
-    )
+        None, "Concurrent runs, each in a process of its own; by default one a core for many runs of the CNN on a CPU, "
+        "else 1.", MACHINE, low=1, high=1024,
+    )  # fmt: skip
     executor: Executor = setting(Executor.AUTO, "Where runs are trained.", MACHINE)
     ray_address: str | None = setting(None, "Of a Ray cluster; by default RAY_ADDRESS, else one is started here.", RARE)
     cpus_per_run: float | None = setting(
@@ -51,7 +56,7 @@ class Execution(Machine):
 
     def __post_init__(self) -> None:
         several = (self.workers or 1) > 1
-        if self.executor is Executor.AUTO:
+        if self.executor is Executor.AUTO and (self.workers or self.threads):
             object.__setattr__(self, "executor", Executor.PROCESSES if several else Executor.SERIAL)
         if self.executor is Executor.SERIAL and several:
             raise UsageError("", f"--executor serial trains one run at a time, and --workers is {self.workers}")
@@ -67,10 +72,21 @@ class Execution(Machine):
         """Whether runs may be trained on other machines."""
         return self.executor is Executor.RAY
 
+    def settled(self, models: Collection[str], runs: int, images: int, device_type: str) -> Execution:
+        """The same with a run of one thread on each core, where nothing was said and it is quicker: of several runs of
+        the paper's CNN, which gains little from a second thread, on so many training ``images`` in all."""
+        several = runs > 1 and images >= WORTH_PROCESSES and {*models} == {CNN} and device_type == "cpu"
+        if self.executor is not Executor.AUTO or not several:
+            return self
+        import joblib
+
+        cores = min(joblib.cpu_count(), runs)
+        return replace(self, workers=cores, executor=Executor.PROCESSES) if cores > 1 else self
+
     @property
     def threads_per_run(self) -> int | None:
         """CPU threads; workers that share a machine have one each, unless told otherwise."""
-        return self.threads if self.executor is Executor.SERIAL else self.threads or 1
+        return self.threads if self.executor in HERE else self.threads or 1
 
     def resolve_device(self) -> torch.device:
         """The device of this process or its workers; of a cluster only the type is known. UsageError when absent."""
@@ -104,7 +120,7 @@ class OpenExecutor:
 def open_executor(execution: Execution, device: torch.device, runs: int) -> Iterator[OpenExecutor]:
     """An executor for a plan of so many runs. ``device``: as :meth:`Execution.resolve_device` gave it."""
     workers = execution.concurrent(runs)
-    if execution.executor is Executor.SERIAL:
+    if execution.executor in HERE:
         yield OpenExecutor(1, execution.device, lambda queue, train, open_runner: serial(queue, train))
     elif execution.executor is Executor.PROCESSES:
         from maldrop_cli.executors.processes import processes
