@@ -60,7 +60,7 @@ def compare(
     execution: Execution,
     output: OutputOptions,
     plotting: PlotOptions,
-    seeds: Annotated[str, SEEDS] = "5",
+    seeds: Annotated[str, SEEDS] = "4",
     arm: Annotated[list[str] | None, ARM] = None,
     baseline: Annotated[str, BASELINE] = "vanilla",
     margin: Annotated[float, MARGIN] = 0.5,
