@@ -16,7 +16,7 @@ from typing import Any
 import fake_work
 import pytest
 import torch
-from conftest import BASE, TINY, run_job, runner
+from conftest import BASE, TINY, rows, run_job, runner
 from fake_work import DIES, DIES_ONCE, DIVERGES, FINE, GIVES_UP, LINGERS, RAISES, RAISES_ONCE
 from test_cli import QUICK, Run
 from test_resume import measured
@@ -437,7 +437,7 @@ def test_fail_fast_and_the_list_at_the_end(maldrop: Run) -> None:
         (("--workers", "0"), "--workers"),
         (("--retries", "-1"), "--retries"),
         (("--checkpoint-every", "-1"), "--checkpoint-every"),
-        (("--ray-address", "auto"), "--ray-address is for --executor ray, and this is serial"),
+        (("--ray-address", "auto"), "--ray-address is for --executor ray, and this is auto"),
         (("--workers", "2", "--gpus-per-run", "0.5"), "--gpus-per-run is for --executor ray, and this is processes"),
         (("--executor", "ray"), "pip install 'maldrop-cli[ray]'"),
     ],
@@ -519,5 +519,5 @@ def test_a_long_comparison_takes_a_core_a_run(maldrop: Run, monkeypatch: pytest.
     monkeypatch.setattr("maldrop_cli.executors.WORTH_PROCESSES", 4 * 2 * 120)
     command = ("compare", *QUICK, "--dropout", "none,maldrop", "--seeds", "2", "-q")
     assert maldrop(*command, "--csv", "c.csv").code == 0
-    assert {row["workers"] for row in measured("c.csv")} == {"2"}
-    assert {row["threads"] for row in measured("c.csv")} == {"1"}
+    assert {row["workers"] for row in rows("c.csv")} == {"2"}
+    assert {row["threads"] for row in rows("c.csv")} == {"1"}

@@ -95,6 +95,9 @@ class Execution(Machine):
         from maldrop_cli.machine import use_machine
 
         if self.remote:
+            from maldrop_cli.executors import ray_cluster
+
+            ray_cluster.installed()
             return torch.device("cuda" if self._gpus() else "cpu")
         return use_machine(self.device, self.threads_per_run)
 

@@ -47,14 +47,20 @@ class Needs(NamedTuple):
     gpus: float
 
 
-@contextmanager
-def connected(address: str | None) -> Iterator[Any]:
-    """The module ``ray``, connected to the cluster at ``address`` (None: the one that RAY_ADDRESS names, else a new
-    one). UsageError where Ray is not installed, MaldropError where no cluster answers."""
+def installed() -> Any:
+    """The module ``ray``; UsageError where it is not installed."""
     try:
         import ray
     except ImportError:
         raise UsageError("executor ray", "Ray is not installed; `pip install 'maldrop-cli[ray]'` brings it") from None
+    return ray
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """The module ``ray``, connected to the cluster at ``address`` (None: the one that RAY_ADDRESS names, else a new
+    one). UsageError where Ray is not installed, MaldropError where no cluster answers."""
+    ray = installed()
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
