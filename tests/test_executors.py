@@ -214,7 +214,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
             store.start(record)
             held.set()
             assert waits.wait(30)
-            store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
+            store.finish(replace(record, epochs=(row(1), row(2)), status=Status.DONE))
 
     thread = threading.Thread(target=first)
     thread.start()
@@ -246,7 +246,7 @@ def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: Im
     over.set()
     thread.join()
     assert second.record_failure(BASE, "killed") == store.load(record.run_id)
-    store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
+    store.finish(replace(record, epochs=(row(1), row(2)), status=Status.DONE))
     assert second.record_failure(BASE, "killed").status is Status.DONE
     assert runner(tiny, tmp_path, fresh=True).record_failure(BASE, "killed").status is Status.FAILED
 

@@ -52,9 +52,14 @@ class RunnerSpec:
     keep_weights: bool = False
 
     def open(self) -> Train:
-        """Load the data and find the device."""
-        device = use_machine(self.device, self.threads)
-        return Runner(self, load(self.data, self.data_dir), device).train
+        """Load the data and find the device. MaldropError where the data are not those of the command: a file was
+        changed since, or another machine has others."""
+        device, data = use_machine(self.device, self.threads), load(self.data, self.data_dir)
+        if data.digest != self.digest:
+            raise MaldropError(
+                f"the images of {self.data.dataset} changed since this began, or differ on another machine"
+            )
+        return Runner(self, data, device).train
 
 
 class Runner:
