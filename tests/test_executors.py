@@ -223,7 +223,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
     assert (end.record.status, end.reused, waits.is_set()) == (Status.UNFINISHED, False, False)
     end = run_job(second, BASE, lambda event: waits.set() if isinstance(event, Waiting) else None)
     thread.join()
-    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (row(1),), True)
+    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (row(1), row(2)), True)
 
 
 def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: ImageData, tmp_path: Path) -> None:
