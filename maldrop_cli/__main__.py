@@ -3,9 +3,12 @@
 import io
 import os
 import shlex
+import signal
 import sys
 from contextlib import suppress
 from typing import Any
+
+from maldrop_cli.names import STOPS, MaldropError, UsageError, one_line
 
 EXIT_INTERRUPTED = 130
 TRAINING = ("train", "compare", "sweep")  # commands whose runs are kept
@@ -13,6 +16,9 @@ TRAINING = ("train", "compare", "sweep")  # commands whose runs are kept
 
 def main() -> None:
     """0 done; 2 a wrong flag; 1 files, network, disk, memory or a failed run; 130 interrupted."""
+    heeded = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
+    for each in heeded:
+        signal.signal(each, _interrupt)
     for number in range(3):  # what a shell closed would be the number of the next file that is opened
         try:
             os.fstat(number)
@@ -25,7 +31,19 @@ def main() -> None:
         droppable = io.BufferedWriter(_Droppable(2, "w", closefd=False))
         encoding = getattr(sys.stderr, "encoding", None)
         sys.stderr = io.TextIOWrapper(droppable, encoding, "replace", line_buffering=True)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for each in heeded:  # what is left to do needs no traceback
+        signal.signal(each, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Stop; at once in an import, where nothing is under way yet: numpy's would hide the exception behind others."""
+    while frame is not None:
+        if "importlib._bootstrap" in frame.f_code.co_filename:
+            os._exit(_interrupted(sys.argv[1:]))
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 class _Droppable(io.FileIO):
@@ -39,10 +57,34 @@ class _Droppable(io.FileIO):
 
 def run(arguments: list[str]) -> int:
     """Run the command line ``arguments`` and return its exit code."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _interrupted(arguments)
+
+
+def _interrupted(arguments: list[str]) -> int:
+    command = " ".join(["maldrop", *(_quoted(word) for word in arguments if word != "--fresh")])
+    kept = "there was nothing to keep yet; once more"
+    if arguments and arguments[0] in TRAINING:
+        kept = "finished runs are kept, those under way up to their last checkpoint; go on"
+    return _complain(f"interrupted; {kept} with: {command}", EXIT_INTERRUPTED)
+
+
+def _quoted(word: str) -> str:
+    """As a shell reads it; what can't be seen as ``$'\\012'``."""
+    if word.isprintable():
+        return shlex.quote(word)
+    visible = [each if each.isprintable() and each not in "\\'" else None for each in word]
+    pairs = zip(visible, word, strict=True)
+    return "$'" + "".join(seen or "".join(f"\\{byte:03o}" for byte in os.fsencode(each)) for seen, each in pairs) + "'"
+
+
+def _run(arguments: list[str]) -> int:
+    """As :func:`run`; KeyboardInterrupt when it was interrupted."""
     import typer
 
     from maldrop_cli.cli.app import app
-    from maldrop_cli.names import MaldropError, UsageError
 
     try:
         code = app(arguments or ["--help"], prog_name="maldrop", standalone_mode=False)
@@ -57,12 +99,8 @@ def run(arguments: list[str]) -> int:
         return _complain(str(error), error.exit_code)
     except typer.Exit as stop:
         return stop.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        command = shlex.join(["maldrop", *(word for word in arguments if word != "--fresh")])
-        kept = "there was nothing to keep yet; once more"
-        if arguments[0] in TRAINING:
-            kept = "finished runs are kept, those under way up to their last checkpoint; go on"
-        return _complain(f"interrupted; {kept} with: {command}", EXIT_INTERRUPTED)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except typer.exceptions.TyperException as error:  # a wrong flag
         return _complain(f"{error.format_message()} (`maldrop COMMAND --help` lists the flags)", error.exit_code)
     except BrokenPipeError:  # the reader of a pipe, `head` say, has seen enough
@@ -78,7 +116,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print("maldrop: " + " ".join(message.split()), file=sys.stderr)
+    print("maldrop: " + one_line(message), file=sys.stderr)
     return code
 
 

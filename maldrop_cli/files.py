@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -56,16 +57,20 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     A reader sees the old file or the new one, never half of one; of two writers the last one wins. OSError when the
     disk fails: then, or when the ``with`` raises, the old file stays and nothing else is left. A process that is killed
-    leaves ``.NAME-*`` behind. A device or a pipe stays what it is, and is written to as it goes.
+    leaves ``.NAME-*`` behind. A device or a pipe stays what it is, and is written to as it goes; so is what this
+    process writes to anyway, as ``/dev/stdout``, and a file in a folder that takes no other.
     """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+    stream = _stream(path)
+    if stream or (path.exists() and not (path.is_file() and os.access(path.resolve().parent, os.W_OK))):
+        with open(os.dup(stream) if stream else path, "wb") as file:  # noqa: PTH123  (a descriptor is no Path)
             yield file
         return
+    path = path.resolve()
     beside = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         with beside.open("xb") as file:
+            if path.exists():
+                beside.chmod(path.stat().st_mode & 0o777)
             yield file
             file.flush()
             os.fsync(file.fileno())  # else a crash can leave a renamed file of zeros
@@ -74,18 +79,32 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         beside.unlink(missing_ok=True)
 
 
+def _stream(path: Path) -> int | None:
+    """The number of stdout or stderr where ``path`` leads there."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        with suppress(OSError):
+            if os.path.samestat(path.stat(), os.fstat(number)):
+                stream.flush()
+                return number
+    return None
+
+
 def check_writable(path: Path) -> None:
     """MaldropError where a file can't be put."""
     if not path.resolve().parent.is_dir():
         raise MaldropError(f"can't write {path}: there is no folder {path.resolve().parent}")
     if path.is_dir():
         raise MaldropError(f"can't write {path}: it is a folder")
+    place = path if path.exists() else path.resolve().parent
+    if not os.access(place, os.W_OK):
+        raise MaldropError(f"can't write {path}: {place} is read-only for you")
 
 
 def write_output(path: Path, content: bytes) -> None:
     """Write a table or a picture; MaldropError where the disk fails."""
     try:
-        path.write_bytes(content)
+        with atomic_write(path) as file:
+            file.write(content)
     except OSError as error:
         raise MaldropError(f"can't write {path}: {error.strerror or error}; the runs themselves are kept") from None
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import signal
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 MAX_COUNT = 2**31 - 1  # of any count
 CNN, VGG16 = "cnn", "vgg16"  # the paper's models; torchvision, which is slow to load, knows the names of the others
 
@@ -191,9 +193,14 @@ Omega = float | Literal["paper", "classes"]
 Name = TypeVar("Name", bound=StrEnum)
 
 
-def one_line(error: BaseException) -> str:
-    """The text of an exception as one line; its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(text: object) -> str:
+    """A text, of an exception say, as one line that a terminal shows and does not obey: line breaks become a blank,
+    other characters that can't be seen their escapes. The type of an exception that has no text."""
+    line = str(text)
+    if not line.isprintable():
+        line = re.sub(r"\s*[\n\v\f\r\x85\u2028\u2029]\s*", " ", line)
+        line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+    return line.strip() or (type(text).__name__ if isinstance(text, BaseException) else "")
 
 
 def value_text(value: object, none: str = "") -> str:

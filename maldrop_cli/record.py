@@ -132,19 +132,17 @@ def to_json(record: RunRecord) -> dict[str, Any]:
 
 def from_json(stored: dict[str, Any]) -> RunRecord:
     """The inverse of :func:`to_json`; an exception of any kind when ``stored`` is no record."""
-    environment, status, epochs = stored["environment"], Status(stored["status"]), rows_from_json(stored["epochs"])
-    if any(isinstance(value, list | dict) for value in environment.values()):
-        raise TypeError(f"the environment is {environment!r}")
+    status, epochs = Status(stored["status"]), rows_from_json(stored["epochs"])
+    config = RunConfig.from_dict(stored["config"])
     if texts := [name for name in ("run_id", "data_digest", "reason") if not isinstance(stored[name], str)]:
         raise TypeError(f"{texts[0]} is {stored[texts[0]]!r}")
-    int(environment.get("workers", 1))
-    if status is Status.DONE and not epochs:
-        raise ValueError("it is done, and has no epochs")
+    if len(epochs) > config.epochs or (status is Status.DONE and len(epochs) < config.epochs):
+        raise ValueError(f"it is {status} after {len(epochs)} of {config.epochs} epochs")
     return RunRecord(
         run_id=stored["run_id"],
-        config=RunConfig.from_dict(stored["config"]),
+        config=config,
         data_digest=stored["data_digest"],
-        environment=dict(environment),
+        environment=environment_from_json(stored["environment"]),
         hidden_width=int(stored["hidden_width"]),
         epochs=epochs,
         status=status,
@@ -155,12 +153,21 @@ def from_json(stored: dict[str, Any]) -> RunRecord:
     )
 
 
+def environment_from_json(stored: dict[str, Any]) -> dict[str, Any]:
+    """Where a run was trained; an exception of any kind where it is not words and numbers."""
+    if any(isinstance(value, list | dict) for value in stored.values()):
+        raise TypeError(f"the environment is {stored!r}")
+    int(stored.get("workers", 1))
+    return dict(stored)
+
+
 def _count(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
-    """Epoch rows; an exception of any kind where a field is missing or no number."""
+def rows_from_json(stored: Iterable[dict[str, Any]], first: int = 1) -> tuple[EpochRow, ...]:
+    """The rows of epoch ``first`` and of those after it; an exception of any kind where a field is missing or no
+    number, or an epoch out of turn."""
 
     def read(row: dict[str, Any], each: Field[Any]) -> Any:
         value: Any = row[each.name] if each.default is each.default_factory is MISSING else row.get(each.name)
@@ -172,7 +179,10 @@ def rows_from_json(stored: Iterable[dict[str, Any]]) -> tuple[EpochRow, ...]:
             raise ValueError(f"{each.name} is {value}")
         return int(value) if each.name == "epoch" else float(value)
 
-    return tuple(EpochRow(**{each.name: read(row, each) for each in _FIELDS}) for row in stored)
+    rows = tuple(EpochRow(**{each.name: read(row, each) for each in _FIELDS}) for row in stored)
+    if wrong := [row.epoch for epoch, row in enumerate(rows, first) if row.epoch != epoch]:
+        raise ValueError(f"epoch {wrong[0]} is out of turn")
+    return rows
 
 
 _FIELDS = fields(EpochRow)

@@ -1,5 +1,7 @@
 """Decoded images: kept once, used while nothing changed, never trusted when damaged, never in the way."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -173,10 +175,64 @@ def test_a_damaged_cache_is_not_used(damage: str, root: Path, images: Path) -> N
     loading = Loading(root)
     assert loading.decoded == 12
     [warning] = loading.warnings
-    assert re.fullmatch(f"{re.escape(str(place))} is damaged.*", warning)
+    assert re.fullmatch(f"{re.escape(str(place))} is damaged or not yours .*", warning)
     assert same(loading.data, good)
     again = Loading(root)
     assert (again.decoded, again.warnings) == (0, [])  # it was written anew
+
+
+@pytest.mark.parametrize("honest", [False, True], ids=["the old digest", "the digest of the new pixels"])
+def test_other_pixels_are_never_taken_for_those_that_were_decoded(honest: bool, root: Path, images: Path) -> None:
+    digest = Loading(root).data.digest
+    [place] = images.iterdir()
+    content = place.read_bytes()
+    pixels = np.load(place)
+    body, index = content[: -INDEX_BYTES - pixels.nbytes], json.loads(content[65 - INDEX_BYTES :])
+    pixels ^= 1
+    place.unlink()
+    if honest:
+        split = Loading(root).data  # decoded anew
+        place.unlink()
+        new = torch.from_numpy(pixels)
+        border = len(split.train.labels)
+        train, val = Split(new[:border], split.train.labels), Split(new[border:], split.val.labels)
+        index["digest"] = replace(split, train=train, val=val).digest
+    text = json.dumps(index).ljust(INDEX_BYTES - 65).encode()
+    place.write_bytes(body + pixels.tobytes() + hashlib.sha256(text).hexdigest().encode() + b" " + text)
+    loading = Loading(root)
+    assert same(loading.data, replace(loading.data))
+    assert loading.data.digest == replace(loading.data).digest
+    assert (loading.data.digest == digest) is not honest
+    assert (loading.decoded, len(loading.warnings)) == ((0, 0) if honest else (12, 1))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="owners and modes of POSIX")
+@pytest.mark.parametrize("mode", [0o664, 0o646, None], ids=["its group", "everyone", "its owner"])
+def test_a_cache_that_others_may_write_to_is_not_used(mode: int | None, root: Path, images: Path) -> None:
+    good = Loading(root).data
+    [place] = images.iterdir()
+    if mode is not None:
+        place.chmod(mode)
+    elif os.geteuid() == 0:
+        os.chown(place, 12345, -1)
+    else:
+        pytest.skip("only root can give a file away")
+    loading = Loading(root)
+    assert loading.decoded == 12
+    [warning] = loading.warnings
+    assert "another user owns it, or may write to it" in warning
+    assert same(loading.data, good)
+    assert (Loading(root).decoded, Loading(root).warnings) == (0, [])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_a_lax_umask_does_not_spoil_the_cache(root: Path) -> None:
+    before = os.umask(0)
+    try:
+        Loading(root)
+    finally:
+        os.umask(before)
+    assert Loading(root).decoded == 0
 
 
 def test_a_full_disk_costs_a_warning(root: Path, images: Path) -> None:

@@ -215,7 +215,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
             store.start(record)
             held.set()
             assert waits.wait(30)
-            store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
+            store.finish(replace(record, epochs=(row(1), row(2)), status=Status.DONE))
 
     thread = threading.Thread(target=first)
     thread.start()
@@ -224,7 +224,7 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
     assert (end.record.status, end.reused, waits.is_set()) == (Status.UNFINISHED, False, False)
     end = run_job(second, BASE, lambda event: waits.set() if isinstance(event, Waiting) else None)
     thread.join()
-    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (row(1),), True)
+    assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (row(1), row(2)), True)
 
 
 def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: ImageData, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_waiting_job_can_be_stopped_and_a_run_under_way_does_not_fail(tiny: Im
     over.set()
     thread.join()
     assert second.record_failure(BASE, "killed") == store.load(record.run_id)
-    store.finish(replace(record, epochs=(row(1),), status=Status.DONE))
+    store.finish(replace(record, epochs=(row(1), row(2)), status=Status.DONE))
     assert second.record_failure(BASE, "killed").status is Status.DONE
     assert runner(tiny, tmp_path, fresh=True).record_failure(BASE, "killed").status is Status.FAILED
 

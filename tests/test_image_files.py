@@ -42,6 +42,35 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+# --- kinds and sizes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "ICO"])
+@pytest.mark.parametrize("place", ["train/cat/0.png", "val/dog/3.png"])
+def test_what_is_none_of_the_kinds_that_are_read_is_not_opened(
+    kind: str, place: str, root: Path, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PostScript file under the name of a PNG would start Ghostscript."""
+    Image.new("RGB", (8, 8)).save(root / place, format=kind)
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **named: pytest.fail("Ghostscript"))
+    result = maldrop(*TRAIN)
+    assert (result.code, result.out) == (1, "")
+    assert f"{root / place} is no readable image: cannot identify image file" in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("place", ["train/cat/0.png", "val/dog/3.png"])
+def test_a_picture_of_too_many_pixels_is_refused_by_name(
+    place: str, root: Path, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 64)
+    assert maldrop(*TRAIN).code == 0
+    Image.new("L", (13, 5)).save(root / place)
+    result = maldrop(*TRAIN)
+    assert (result.code, result.out) == (1, "")
+    message = f"{root / place} is no readable image: it has 13 x 5 pixels, and 64 are the most; scale it down"
+    assert message in result.err.splitlines()[-1]
+
+
 # --- deep pixels -----------------------------------------------------------------------------------------------------
 
 

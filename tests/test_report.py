@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from maldrop_cli.record import EpochRow, RunRecord, Status
 from maldrop_cli.render.arms import id_columns, in_order, mixed_data, report_tables
 from maldrop_cli.render.tables import Column, Table, latex, to_text
 from maldrop_cli.runs.store import DAMAGED, Store
+from maldrop_cli.runs.store import _checksum as checksum
 from maldrop_cli.sweep.filters import parse_baseline, parse_by, parse_condition
 from maldrop_cli.sweep.grammar import Quantity, parse_spans
 
@@ -520,7 +522,7 @@ def test_a_damaged_record_is_said_and_left_out(maldrop: Run) -> None:
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else str(value),
 )
 def test_a_record_with_a_value_of_another_type_is_left_out(path: tuple[str, ...], value: object, maldrop: Run) -> None:
-    """Even where no checksum tells: the runs of 0.1 have none."""
+    """Even where the checksum holds."""
     save(SWEEP)
     stored = Path("runs") / SWEEP[0].run_id
     for name in ("config.json", "result.json"):
@@ -530,12 +532,12 @@ def test_a_record_with_a_value_of_another_type_is_left_out(path: tuple[str, ...]
         for key in path[:-1]:
             inner = inner[key]
         inner[path[-1]] = value
-        (stored / name).write_text(json.dumps(content))
+        (stored / name).write_text(json.dumps({**content, "checksum": checksum(content)}))
     for arguments in ((), ("--by", "rho", "--masks"), ("--baseline", "none")):
         result = maldrop("report", "runs", *arguments)
         assert result.code == 0, result.err
         assert "17 stored runs" in result.out
-        assert re.fullmatch(r"(maldrop: runs/\w+/(config|result)\.json is left out, .*\n){2}", result.err)
+        assert re.fullmatch(r"maldrop: runs/\w+/result\.json is left out, .*\n", result.err)
 
 
 def test_a_damaged_result_is_said_where_the_mean_stands(maldrop: Run) -> None:
@@ -547,6 +549,23 @@ def test_a_damaged_result_is_said_where_the_mean_stands(maldrop: Run) -> None:
         result = maldrop("report", "runs", *arguments, "--csv", "r.csv")
         assert "vanilla p=0.5, seed 1: unfinished (left out of means, as its final record is damaged" in result.out
     assert [row["reason"] for row in rows("r.csv") if row["status"] != "done"] == [DAMAGED]
+
+
+def test_a_record_counts_in_the_folder_of_its_run_alone(maldrop: Run) -> None:
+    """A copy beside it, another run's result, and a result of which the settings are lost."""
+    save(SWEEP)
+    first, second, third = (Path("runs") / run.run_id for run in SWEEP[:3])
+    shutil.copytree(first, f"{first}.bak")
+    shutil.copy(first / "result.json", second)
+    Store(Path("runs")).start(replace(SWEEP[1], epochs=(), status=Status.UNFINISHED))
+    (third / "config.json").unlink()
+    result = maldrop("report", "runs", "--csv", "r.csv")
+    found = {row["run_id"]: row["status"] for row in rows("r.csv")}
+    assert len(found) == len(rows("r.csv")) == len(SWEEP)
+    assert (found[first.name], found[second.name], found[third.name]) == ("done", "unfinished", "done")
+    lines = [line.partition(" is left out")[0] for line in result.err.splitlines()]
+    assert lines == [f"maldrop: {folder}/result.json" for folder in sorted([f"{first}.bak", str(second)])]
+    assert f"it is the record of run {first.name}" in result.err
 
 
 def test_each_folder_counts_once(maldrop: Run) -> None:

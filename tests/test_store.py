@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,9 @@ def row(epoch: int) -> EpochRow:
     )
 
 
-RECORD = RunRecord(run_id="abc", config=RunConfig(), data_digest="d", environment={"device": "cpu"}, hidden_width=4096)
+CONFIG = RunConfig(epochs=2)
+ID = CONFIG.run_id("d")
+RECORD = RunRecord(run_id=ID, config=CONFIG, data_digest="d", environment={"device": "cpu"}, hidden_width=4096)
 DONE = replace(RECORD, epochs=(row(1), row(2)), status=Status.DONE)
 
 
@@ -40,24 +42,77 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     store = Store(tmp_path / "new" / "folder")
     store.prepare()
     store.start(RECORD)
-    assert store.load("abc") == RECORD
-    store.append("abc", row(1))
-    assert store.load("abc") == replace(RECORD, epochs=(row(1),))
-    store.append("abc", row(2))
+    assert store.load(ID) == RECORD
+    store.append(ID, row(1))
+    assert store.load(ID) == replace(RECORD, epochs=(row(1),))
+    store.append(ID, row(2))
     store.finish(DONE)
-    assert store.load("abc") == DONE
+    assert store.load(ID) == DONE
     assert list(store.scan()) == [DONE]
     assert store.load("nothing") is None
-    assert {path.name for path in (store.root / "abc").iterdir()} == {"config.json", "epochs.jsonl", "result.json"}
+    assert {path.name for path in (store.root / ID).iterdir()} == {"config.json", "epochs.jsonl", "result.json"}
 
 
 def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.start(RECORD)
-    store.append("abc", row(1))
-    with (tmp_path / "abc" / "epochs.jsonl").open("a") as file:
+    store.append(ID, row(1))
+    with (tmp_path / ID / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 2, "train_')
-    assert store.load("abc") == replace(RECORD, epochs=(row(1),))
+    assert store.load(ID) == replace(RECORD, epochs=(row(1),))
+
+
+def test_an_epoch_line_that_was_changed_ends_them(tmp_path: Path) -> None:
+    """A digit, a line of another run, one that is missing or there twice; a whole file of earlier versions is taken."""
+    other = replace(RECORD, config=replace(CONFIG, seed=1), run_id=replace(CONFIG, seed=1).run_id("d"))
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    for record in (RECORD, other):
+        store.start(record, [row(1), row(2)])
+    path = tmp_path / ID / "epochs.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    foreign = (tmp_path / other.run_id / "epochs.jsonl").read_bytes().splitlines(keepends=True)[1]
+    old = b"".join(json.dumps(asdict(row(epoch))).encode() + b"\n" for epoch in (1, 2))
+    for lines, kept in (
+        (first + second.replace(b"90.0", b"91.0"), 1),
+        (first + second.replace(b'"checksum"', b'"checksun"'), 1),
+        (first + old.splitlines(keepends=True)[1], 1),
+        (first + foreign, 1),
+        (first + first, 1),
+        (second, 0),
+        (first + b"\n" + second, 1),
+        (old, 2),
+        (old.splitlines(keepends=True)[1], 0),
+    ):
+        path.write_bytes(lines)
+        assert store.load(ID) == replace(RECORD, epochs=(row(1), row(2))[:kept])
+        if kept < 2:
+            assert f"{path} is left out from epoch {kept + 1} on" in warnings.pop()
+        assert not warnings
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_a_record_without_a_checksum_is_trained_again(name: str, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = Store(tmp_path, warnings.append)
+    store.start(RECORD)
+    if name == "result.json":
+        store.finish(DONE)
+    path = tmp_path / ID / name
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps(content))
+    found = store.load(ID)
+    assert found is None or not found.finished
+    assert [("maldrop 0.1; its command trains it again" in line) for line in warnings] == [True]
+
+
+def test_the_probe_follows_no_link(tmp_path: Path) -> None:
+    for name in (f".probe-{os.getpid()}", ".probe"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
+    before = set(tmp_path.iterdir())
+    Store(tmp_path).prepare()
+    assert set(tmp_path.iterdir()) == before
 
 
 DAMAGES = [b"", b"{", b"[]", b"null", b'{"run_id": 1}', b"\xff\xfe\x00", b"[" * 9999, b'{"a":' * 9999, b"1" * 9999]
@@ -68,26 +123,26 @@ def test_a_damaged_result_is_said_and_counts_as_unfinished(damage: bytes, tmp_pa
     warnings: list[str] = []
     store = Store(tmp_path, warnings.append)
     store.start(RECORD)
-    store.append("abc", row(1))
-    (tmp_path / "abc" / "result.json").write_bytes(damage)
-    assert store.load("abc") == replace(RECORD, epochs=(row(1),), reason=DAMAGED)
+    store.append(ID, row(1))
+    (tmp_path / ID / "result.json").write_bytes(damage)
+    assert store.load(ID) == replace(RECORD, epochs=(row(1),), reason=DAMAGED)
     assert len(warnings) == 1
     assert "result.json is left out" in warnings[0]
     assert "\n" not in warnings[0]
-    (tmp_path / "abc" / "config.json").write_bytes(damage)
-    assert store.load("abc") is None
+    (tmp_path / ID / "config.json").write_bytes(damage)
+    assert store.load(ID) is None
 
 
 def test_starting_over_keeps_the_old_result_until_there_is_a_new_one(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.start(RECORD)
-    store.append("abc", row(1))
+    store.append(ID, row(1))
     store.finish(DONE)
     store.start(RECORD)
-    store.append("abc", replace(row(1), val_top1=1.0))
-    assert store.load("abc") == DONE
-    store.finish(replace(DONE, epochs=(row(1),)))
-    assert store.load("abc") == replace(DONE, epochs=(row(1),))
+    store.append(ID, replace(row(1), val_top1=1.0))
+    assert store.load(ID) == DONE
+    store.finish(replace(DONE, hidden_width=1))
+    assert store.load(ID) == replace(DONE, hidden_width=1)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +154,11 @@ def test_a_value_of_the_wrong_type_is_damage(field: str, value: object, tmp_path
     store = Store(tmp_path, warnings.append)
     store.start(RECORD)
     store.finish(DONE)
-    path = tmp_path / "abc" / "result.json"
+    path = tmp_path / ID / "result.json"
     content = json.loads(path.read_text())
     content["epochs"][0][field] = value
     path.write_text(json.dumps(content))
-    assert store.load("abc") == replace(RECORD, reason=DAMAGED)
+    assert store.load(ID) == replace(RECORD, reason=DAMAGED)
     assert len(warnings) == 1
 
 
@@ -111,33 +166,33 @@ def test_a_value_of_the_wrong_type_is_damage(field: str, value: object, tmp_path
 @pytest.mark.parametrize("name", ["result.json", "config.json", "epochs.jsonl"])
 def test_a_record_without_end_is_damage(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is a pipe that nobody writes to, and a file of gigabytes."""
-    monkeypatch.setattr("maldrop_cli.runs.store.RECORD_BYTES", 1000)
+    monkeypatch.setattr("maldrop_cli.runs.store.RECORD_BYTES", 2000)
     warnings: list[str] = []
     store = Store(tmp_path, warnings.append)
-    path = tmp_path / "abc" / name
-    for make in (lambda: path.symlink_to("/dev/zero"), lambda: os.mkfifo(path), lambda: path.write_bytes(b"x" * 1001)):
+    path = tmp_path / ID / name
+    for make in (lambda: path.symlink_to("/dev/zero"), lambda: os.mkfifo(path), lambda: path.write_bytes(b"x" * 2001)):
         store.start(RECORD)
         path.unlink(missing_ok=True)
         make()
-        found = store.load("abc")
+        found = store.load(ID)
         assert (found is None) is (name == "config.json")
         path.unlink()
-    assert len(warnings) == (0 if name == "epochs.jsonl" else 3)
+    assert len(warnings) == 3
 
 
 def test_another_schema_is_left_out_and_said(tmp_path: Path) -> None:
     warnings: list[str] = []
     store = Store(tmp_path, warnings.append)
     store.start(RECORD)
-    path = tmp_path / "abc" / "config.json"
+    path = tmp_path / ID / "config.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
-    assert store.load("abc") is None
+    assert store.load(ID) is None
     assert "its schema is 99" in warnings[0]
 
 
 def test_a_point_with_the_run_of_another_is_a_record_of_its_own(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    point = RunConfig(rho=10, schedule=Schedule.FORWARD)
+    point = replace(CONFIG, rho=10, schedule=Schedule.FORWARD)
     alias = replace(DONE, config=point, trained_as=DONE.config)
     store.write_alias(alias)
     store.write_alias(replace(alias, hidden_width=1))
@@ -163,8 +218,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(MaldropError, match=r"No space left on device; --out DIR") as caught:
         store.finish(replace(DONE, reason="new"))
     assert "\n" not in str(caught.value)
-    assert store.load("abc") == DONE
-    assert not list((tmp_path / "abc").glob(".*"))
+    assert store.load(ID) == DONE
+    assert not list((tmp_path / ID).glob(".*"))
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import typer
 
-from maldrop_cli.files import expand, read_up_to
+from maldrop_cli.files import expand, read_up_to, write_output
 from maldrop_cli.names import MaldropError, UsageError, nearest, one_line
 
 OWN = ("config", "save_config", "help")  # parameters of every command that a file can't hold
 LIMIT = 2**20  # bytes
+_PLAIN = (bool, int, float, str)
 NOT_SAVED = ("dry_run", "fresh", "quiet")  # of one call, not of what is trained
 
 
@@ -96,14 +97,15 @@ def save(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> None:
     import tomli_w
 
     content = {
-        flag: value if isinstance(value, bool | int | float | str | list) else str(value)
+        flag: list(value) if isinstance(value, list | tuple) else value if isinstance(value, _PLAIN) else str(value)
         for flag, parameter in _flags(ctx, aliases=False).items()
         if parameter.name not in NOT_SAVED and (value := values.get(parameter.name)) is not None
     }
     try:
-        path.write_text(tomli_w.dumps(content), encoding="utf-8")
-    except OSError as error:
-        raise MaldropError(f"can't write {path}: {error.strerror or error}") from None
+        text = tomli_w.dumps(content).encode()
+    except UnicodeEncodeError:
+        raise MaldropError(f"can't write {path}: TOML is UTF-8, and a value is not") from None
+    write_output(path, text)
 
 
 def _flags(ctx: typer.Context, *, aliases: bool = True) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from maldrop_cli.names import MaldropError, one_line
 
 FILES_PER_PROCESS = 2000  # threads decode fewer before a process has started
 CHUNK_FILES, CHUNK_BYTES = 128, 2**22  # limits of a task: files, bytes of pixels
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow; it would run Ghostscript for PostScript
+MAX_PIXELS = 2**27  # of a picture: above the largest cameras, and 400 MB in memory
 Note = tuple[str, str, str]  # the kind of a warning of Pillow, the file, the warning
 _thread = threading.local()  # .path: the file that it decodes, .notes: its list of notes
 
@@ -105,7 +107,7 @@ def decode_files(paths: Sequence[str], side: int) -> NDArray[np.uint8]:
     for index, path in enumerate(paths):
         _thread.path = path
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 rgb = to_rgb(image)
                 if rgb.size != (side, side):
                     rgb = rgb.resize((side, side), Image.Resampling.BILINEAR)
@@ -113,6 +115,17 @@ def decode_files(paths: Sequence[str], side: int) -> NDArray[np.uint8]:
         except Exception as error:  # a damaged image can raise nearly anything
             raise unreadable(path, error) from None
     return pixels
+
+
+def open_image(path: str) -> Image.Image:
+    """The picture, not yet decoded; an exception of nearly any kind where it is none of FORMATS, or too large."""
+    image = Image.open(path, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels, and {MAX_PIXELS:,} are the most; scale it down"
+        )
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

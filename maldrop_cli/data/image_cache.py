@@ -1,15 +1,16 @@
-"""Decoded images in the user's cache: decoded and hashed once, mapped into memory ever after.
+"""Decoded images in the user's cache: decoded once, mapped into memory ever after.
 
 One file for each data set, folder and image size: a plain ``.npy`` of uint8 (N, 3, side, side), training images
 first, and behind it an index, a block of ``INDEX_BYTES``. Its key covers every file's path, size and time of change:
-when one differs, the images are decoded again into the same place.
+when one differs, the images are decoded again into the same place. What the pixels are is not taken from the index:
+the digest, the mean and the deviation are worked out from them at each load.
 """
 
 import hashlib
 import json
 import os
+import stat
 import time
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,10 @@ def _key(listing: Listing, side: int) -> str:
     parts = [str(FORMAT), PIL.__version__, str(side)]
     for path, label in listing.train + listing.val:
         try:
-            stat = os.stat(path)  # noqa: PTH116  (a hundred thousand Paths cost a second)
+            facts = os.stat(path)  # noqa: PTH116  (a hundred thousand Paths cost a second)
         except OSError as error:  # a link that leads nowhere, say
             raise unreadable(path, error) from None
-        parts.append(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{label}")
+        parts.append(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0{label}")
     return _hash(*parts)
 
 
@@ -92,6 +93,7 @@ def _read(place: Path, key: str, listing: Listing, side: int, source: Source) ->
     """The cached images, mapped; None when there are none for this key, and after a warning when they are damaged."""
     try:
         with place.open("rb") as file:
+            _check_owner(os.fstat(file.fileno()))
             file.seek(max(file.seek(0, os.SEEK_END) - INDEX_BYTES, 0))
             checksum, _, text = file.read(INDEX_BYTES).partition(b" ")
         if checksum != hashlib.sha256(text).hexdigest().encode():
@@ -104,29 +106,32 @@ def _read(place: Path, key: str, listing: Listing, side: int, source: Source) ->
         expected = np.uint8, (len(listing.train + listing.val), 3, side, side), place.stat().st_size - INDEX_BYTES
         if (pixels.dtype, pixels.shape, pixels.offset + pixels.nbytes) != expected:
             raise ValueError("its header or its size is wrong")
-        if zlib.crc32(pixels.data) != index["crc32"]:  # 4 GB a second
+        data = finish(source.config.dataset.value, *listing.splits(pixels), listing.classes, None)
+        if data.digest != index["digest"]:
             raise ValueError("its checksum is wrong")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # numpy raises nearly anything for a damaged header
-        source.warn(f"{place} is damaged ({one_line(error)}): the images are decoded again")
+        source.warn(f"{place} is damaged or not yours ({one_line(error)}): the images are decoded again")
         return None
-    train, val = listing.splits(pixels)
-    name, mean, std = source.config.dataset.value, tuple(index["mean"]), tuple(index["std"])
-    data = ImageData(name, train, val, listing.classes, mean, std)
-    vars(data)["digest"] = index["digest"]  # hashing takes seconds
     return data
+
+
+def _check_owner(facts: os.stat_result) -> None:
+    """ValueError for a file that another user may have written; root may write all files anyway."""
+    if os.name != "nt" and (facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise ValueError("another user owns it, or may write to it")
 
 
 def _write(place: Path, key: str, pixels: NDArray[np.uint8], data: ImageData) -> None:
     """Put the images into ``place``, in one piece. OSError when the disk fails; then nothing is left behind."""
-    facts = {"key": key, "digest": data.digest, "mean": data.mean, "std": data.std, "crc32": zlib.crc32(pixels.data)}
-    text = json.dumps(facts).ljust(INDEX_BYTES - 65).encode()
+    text = json.dumps({"key": key, "digest": data.digest}).ljust(INDEX_BYTES - 65).encode()
     place.parent.mkdir(parents=True, exist_ok=True)
     for half_written in place.parent.glob(f".{place.name}-*"):
         with suppress(OSError):
             if time.time() - half_written.stat().st_mtime > ABANDONED_SECONDS:
                 half_written.unlink()
     with atomic_write(place) as file:
+        Path(file.name).chmod(0o644)  # whatever the umask
         np.save(file, pixels)
         file.write(hashlib.sha256(text).hexdigest().encode() + b" " + text)

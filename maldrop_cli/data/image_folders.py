@@ -11,10 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from maldrop_cli.data.dataset import ImageData, Shape, Source, Warn
-from maldrop_cli.data.decoding import unreadable
+from maldrop_cli.data.decoding import open_image, unreadable
 from maldrop_cli.data.download import fetch_archive
 from maldrop_cli.data.image_cache import File, Listing, load_images
 from maldrop_cli.files import read_up_to
@@ -72,7 +70,7 @@ def describe_imagefolder(source: Source) -> tuple[Shape, int]:
     side = source.config.image_size
     if side is None:
         try:
-            with warnings.catch_warnings(action="ignore"), Image.open(first) as image:  # decoding warns
+            with warnings.catch_warnings(action="ignore"), open_image(first) as image:  # decoding warns
                 side = min(*image.size, MAX_DEFAULT_SIDE)
         except Exception as error:  # a damaged image can raise nearly anything
             raise unreadable(first, error) from None

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from maldrop_cli.names import MaldropError
+from maldrop_cli.names import STOPS, MaldropError
 from maldrop_cli.record import Status
 from maldrop_cli.runs.events import Ended, Event, Job, OpenRunner, Stop
 from maldrop_cli.sweep.job_queue import JobQueue
@@ -134,24 +134,24 @@ def _start(open_runner: OpenRunner, gpu: str | None) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, open_runner, gpu))
-    with _ignoring_ctrl_c():
+    with _signals_held():
         process.start()
     theirs.close()  # so that the pipe ends with the worker
     return _Worker(process, ours, gpu)
 
 
 @contextmanager
-def _ignoring_ctrl_c() -> Iterator[None]:
-    """A process keeps ignoring what its parent ignored when it began: a terminal sends Ctrl-C to all of them, and here
-    the parent decides. It misses a Ctrl-C of these milliseconds."""
-    if threading.current_thread() is not threading.main_thread():
+def _signals_held() -> Iterator[None]:
+    """A process that begins here gets no signal that stops a command: a terminal sends it to all processes, and the
+    parent decides. The parent gets its own afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- in the worker ---------------------------------------------------------------------------------------------------
@@ -159,7 +159,8 @@ def _ignoring_ctrl_c() -> Iterator[None]:
 
 def _serve(connection: Connection, open_runner: OpenRunner, gpu: str | None) -> None:
     """Open the runner, say so with None, and run jobs until None comes or the parent is dead."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # in time: nothing has asked for a device yet
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -29,6 +29,7 @@ class ProgressListener:
         self.resumed: set[int] = set()
         self.done_by_job: dict[int, int] = {}  # epochs
         self.began = 0.0
+        self.warned: set[str] = set()
         live = console.is_terminal and not quiet
         self.plain = not live and not quiet
         columns = [progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()]
@@ -95,8 +96,10 @@ class ProgressListener:
                 self.warn(message)
 
     def warn(self, message: str) -> None:
-        """A line that is always shown."""
-        self._print(f"maldrop: {message}")
+        """A line that is always shown, once."""
+        if message not in self.warned:
+            self.warned.add(message)
+            self._print(f"maldrop: {message}")
 
     def _reach(self, job: int, epochs: int, description: str | None = None) -> None:
         """So many epochs of a run need no training any more: fewer than before, where a killed worker lost some."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from maldrop_cli.config import SCHEMA, SETTINGS, RunConfig
 from maldrop_cli.files import atomic_write
 from maldrop_cli.names import MaldropError, UsageError, one_line, value_text
-from maldrop_cli.record import RunRecord
+from maldrop_cli.record import RunRecord, environment_from_json, rows_from_json
 from maldrop_cli.train import Training
 
 FORMAT = 2  # raise it whenever older checkpoints can't be resumed
@@ -65,10 +66,14 @@ def read(path: Path) -> Checkpoint:
     try:
         if path.exists() and not path.is_file():  # /dev/zero has no end
             raise OSError("it is no file")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TRAILER_BYTES, 0))
+            trailer = file.read()
+            file.seek(0)
+            content = file.read() if trailer.startswith(_MARK) else b""  # a foreign file may be of any size
     except OSError as error:
         raise MaldropError(f"the checkpoint {path} can't be read: {error.strerror or error}") from None
-    payload, trailer = memoryview(content)[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
+    payload = memoryview(content)[:-_TRAILER_BYTES]
     if trailer != _MARK + hashlib.sha256(payload).hexdigest().encode():
         raise MaldropError(f"{path} is no checkpoint, or a damaged one: its checksum is wrong or missing")
     try:
@@ -76,9 +81,17 @@ def read(path: Path) -> Checkpoint:
         versions = stored.pop("format"), stored.pop("schema")
         if versions != (FORMAT, SCHEMA):
             raise ValueError(f"its format is {versions}, and this version reads {(FORMAT, SCHEMA)}")
-        return Checkpoint(**stored | {"config": RunConfig.from_dict(stored["config"])})
+        config, epochs = RunConfig.from_dict(stored["config"]), len(rows_from_json(stored["training"]["rows"]))
+        if not 0 < epochs <= config.epochs:
+            raise ValueError(f"it has {epochs} of {config.epochs} epochs behind it")
+        if texts := [name for name in ("data_digest", "device") if not isinstance(stored[name], str)]:
+            raise TypeError(f"{texts[0]} is {stored[texts[0]]!r}")
+        environment = environment_from_json(stored["environment"])
+        return Checkpoint(**stored | {"config": config, "environment": environment})
     except Exception as error:  # a foreign file can raise nearly anything
-        raise MaldropError(f"the checkpoint {path} is foreign ({type(error).__name__}: {one_line(error)})") from None
+        raise MaldropError(
+            f"the checkpoint {path} is foreign ({type(error).__name__}: {one_line(error)[:200]})"
+        ) from None
 
 
 def check_settings(path: Path, checkpoint: Checkpoint, config: RunConfig) -> None:

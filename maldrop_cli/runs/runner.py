@@ -18,7 +18,7 @@ from maldrop_cli.robustness.plan import RobustnessPlan
 from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint
 from maldrop_cli.runs.events import Ended, Job, Started, Stop, Tell, Train, Trained, Waiting, Warned
-from maldrop_cli.runs.store import Store
+from maldrop_cli.runs.store import BlockedError, Store
 from maldrop_cli.train import Training, evaluate, start_record, train_run
 
 
@@ -52,9 +52,14 @@ class RunnerSpec:
     keep_weights: bool = False
 
     def open(self) -> Train:
-        """Load the data and find the device."""
-        device = use_machine(self.device, self.threads)
-        return Runner(self, load(self.data, self.data_dir), device).train
+        """Load the data and find the device. MaldropError where the data are not those of the command: a file was
+        changed since, or another machine has others."""
+        device, data = use_machine(self.device, self.threads), load(self.data, self.data_dir)
+        if data.digest != self.digest:
+            raise MaldropError(
+                f"the images of {self.data.dataset} changed since this began, or differ on another machine"
+            )
+        return Runner(self, data, device).train
 
 
 class Runner:
@@ -88,10 +93,17 @@ class Runner:
         ``fresh`` trains again; a retry of the same command resumes all the same. A checkpoint to save can't be had
         without training either. While another process trains the run, this waits for it, if the job says so, else it
         ends at once with a record of no epochs. A run that raises, for want of memory say, becomes a record with the
-        status ``failed`` and the reason; its checkpoint stays. MaldropError where the disk fails.
+        status ``failed`` and the reason; its checkpoint stays. So does one whose folder can't be used. MaldropError
+        where the disk fails.
         """
-        spec, policy = self.spec, self.spec.checkpoints
         self.store.warn = lambda message: tell(Warned(message))
+        try:
+            return self._reuse_or_train(job, tell, stop)
+        except BlockedError as error:
+            return Ended(job, replace(self.blank(job.config), status=Status.FAILED, reason=str(error)), False)
+
+    def _reuse_or_train(self, job: Job, tell: Tell, stop: Stop) -> Ended:
+        spec, policy = self.spec, self.spec.checkpoints
         again = spec.fresh or policy.save is not None
         if not again and (stored := self.finished(job.config) or self._measured_again(job, tell)):
             return Ended(job, stored, True)
@@ -104,8 +116,12 @@ class Runner:
                 return Ended(job, record, False)
             if not again and (stored := self.finished(job.config)):
                 return Ended(job, stored, True)
-            stored_start = self._stored_checkpoint(record.run_id) if not spec.fresh or job.attempt else None
-            start = max(filter(None, (policy.start, stored_start)), key=lambda each: each.epochs, default=None)
+            if policy.start:
+                self._check_restorable(policy.start, "--resume")
+            starts = [policy.start]
+            if not spec.fresh or job.attempt:
+                starts.append(self._stored_checkpoint(record.run_id, self.store.checkpoint(record.run_id)))
+            start = max(filter(None, starts), key=lambda each: each.epochs, default=None)
             rows: tuple[EpochRow, ...] = ()
             if start:
                 record, rows = _mark_moved(record, start), self._measured_rows(start, job.config)
@@ -181,8 +197,11 @@ class Runner:
         if not weights.exists():
             tell(Warned(f"{name} is trained again for --robustness, as its weights were not kept (--keep-weights)"))
             return None
+        kept = self._stored_checkpoint(stored.run_id, weights)
+        if kept is None:
+            return None
         training = Training(job.config, self._data_on_device, self.device)
-        training.restore(checkpoint.read(weights).training)
+        training.restore(kept.training)
         before = stored.epochs[-1]
         last = replace(before, measured=before.measured | self._measured(training))
         record = replace(stored, epochs=(*stored.epochs[:-1], last))
@@ -216,21 +235,30 @@ class Runner:
         self.store.finish(failed)
         return failed
 
-    def _stored_checkpoint(self, run_id: str) -> Checkpoint | None:
-        """The checkpoint in the folder of a run; None, after a warning if one is there, when it can't be resumed."""
-        path = self.store.checkpoint(run_id)
-        if not path.exists():
-            return None
+    def _stored_checkpoint(self, run_id: str, path: Path) -> Checkpoint | None:
+        """The checkpoint at ``path``, in the folder of a run; None, after a warning if one is there, when it can't be
+        resumed."""
         try:
+            if not path.exists():
+                return None
             found = checkpoint.read(path)
             if found.config.run_id(found.data_digest) != run_id:
                 raise MaldropError(f"the checkpoint {path} is that of another run")
             if found.device != self.device.type:
                 raise MaldropError(f"the checkpoint {path} was made on {found.device}, this is {self.device.type}")
-        except MaldropError as error:
-            self.store.warn(f"{error}: the run starts over")
+            self._check_restorable(found, str(path))
+        except (MaldropError, OSError) as error:
+            self.store.warn(f"{one_line(error)}: the run starts over")
             return None
         return found
+
+    def _check_restorable(self, found: Checkpoint, name: str) -> None:
+        """MaldropError where the state is not one of this network: then nothing has been touched yet."""
+        try:
+            Training(found.config, self._data_on_device, self.device).restore(found.training)
+        except Exception as error:  # a forged state can raise nearly anything
+            reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+            raise MaldropError(f"the checkpoint {name} can't be restored ({reason})") from None
 
 
 def _now() -> bool:

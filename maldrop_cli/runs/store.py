@@ -1,8 +1,9 @@
 """Runs on disk: one folder a run, named by its id.
 
 ``config.json`` (the settings and where it runs) is written first, ``epochs.jsonl`` grows by a line an epoch, and
-``result.json``, the whole record, appears at the end in one piece, with a checksum. A folder without a result is an
-unfinished run; ``checkpoint.pt`` in it is what that goes on from. Whoever trains a run holds its lock, a lock of the
+``result.json``, the whole record, appears at the end in one piece. All three have checksums, and are believed only in
+the folder of their run. A folder without a result is an unfinished run; ``checkpoint.pt`` in it is what that goes on
+from. Whoever trains a run holds its lock, a lock of the
 operating system, which ends with its process; where the file system has none (Lustre without ``-o flock``, NFS without
 its daemon), a lease, a file that its holder renews. A point of a sweep that has the run of another is kept as a record
 too, with ``trained_as``.
@@ -13,9 +14,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,13 @@ POLL_SECONDS = 0.1
 LEASE_SECONDS = 60.0  # after which a lease that is not renewed, as its holder was killed, is anyone's
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 RECORD_BYTES = 2**27  # at most; a hundred thousand epochs take a third of it
+FILES = ("config.json", "epochs.jsonl", "result.json", "checkpoint.pt", "weights.pt")  # of a run
+BLOCKING = (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 DAMAGED = "left out of means, as its final record is damaged; the command that trained it trains it again"
+
+
+class BlockedError(MaldropError):
+    """What lies in the place of a run's files keeps that run from being stored, and no other."""
 
 
 class Store:
@@ -49,9 +56,9 @@ class Store:
         """Create the folder, and find out now, not after an hour of training, whether it can be written."""
         with self._explained():
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe-{os.getpid()}"
-            probe.write_text("maldrop")
-            probe.unlink()
+            with tempfile.NamedTemporaryFile(prefix=".probe-", dir=self.root) as probe:
+                probe.write(b"maldrop")
+                probe.flush()
 
     @contextmanager
     def lock(
@@ -59,7 +66,7 @@ class Store:
     ) -> Iterator[bool]:
         """Hold the lock of a run: yields whether it was had. While another process holds it, wait, after one call of
         ``on_wait``, until ``give_up`` returns True."""
-        with self._explained():
+        with self._explained(run_id):
             (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
             path = self.root / LOCKS / f"{run_id}.lock"
             held: filelock.BaseFileLock = filelock.FileLock(path, fallback_to_soft=False)
@@ -91,20 +98,29 @@ class Store:
     def start(self, record: RunRecord, rows: Sequence[EpochRow] = ()) -> None:
         """Open the folder of a run that begins, or that goes on after ``rows`` of a checkpoint; where there are none,
         an old checkpoint goes. A result of the same run stays until :meth:`finish` replaces it."""
-        folder = self.root / record.run_id
-        with self._explained():
-            folder.mkdir(parents=True, exist_ok=True)
-            for half_written in folder.glob(".*"):  # by a process that was killed
-                half_written.unlink()
+        with self._explained(record.run_id):
+            folder = self._folder(record.run_id)
             if not rows:
                 self.checkpoint(record.run_id).unlink(missing_ok=True)
-            _write(folder / "epochs.jsonl", "".join(map(_line, rows)))
+            _write(folder / "epochs.jsonl", "".join(_line(record.run_id, row) for row in rows))
             _write(folder / "config.json", _with_checksum(record))
+
+    def _folder(self, run_id: str) -> Path:
+        """The folder of a run, made if need be; FileExistsError where anything but a file is in a file's place."""
+        folder = self.root / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            if (folder / name).exists() and not (folder / name).is_file():
+                raise FileExistsError(errno.EEXIST, "it is no file", str(folder / name))
+            for half_written in folder.glob(f".{name}-*"):  # by a process that was killed
+                with suppress(OSError):
+                    half_written.unlink()
+        return folder
 
     def append(self, run_id: str, row: EpochRow) -> None:
         """Add one epoch to a run under way."""
         with self._explained(), (self.root / run_id / "epochs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+            file.write(_line(run_id, row))
 
     def finish(self, record: RunRecord) -> None:
         """Write the final record; of a run that has nothing left to train the checkpoint goes."""
@@ -131,74 +147,108 @@ class Store:
     def load(self, run_id: str) -> RunRecord | None:
         """A stored run, finished or not; None, after a warning if it is damaged, when there is nothing to read.
 
-        Beside a damaged result the epochs count as unfinished, for that ``reason``: no checksum stands for them.
+        Beside a damaged result the epochs count as unfinished, for that ``reason``.
         """
-        ended = (self.root / run_id / "result.json").exists()
-        if record := self._read(run_id, "result.json"):
+        record, damage = self._read(run_id, "result.json")
+        if record:
             return record
-        record = self.latest_try(run_id)
-        return replace(record, reason=DAMAGED) if record and ended and not record.finished else record
+        record = self._latest_try(run_id, damage)
+        return replace(record, reason=DAMAGED) if record and damage and not record.finished else record
 
     def latest_try(self, run_id: str) -> RunRecord | None:
         """As :meth:`load`, but what the latest try has come to, whatever an earlier one did."""
-        record = self._read(run_id, "config.json")
+        return self._latest_try(run_id)
+
+    def _latest_try(self, run_id: str, damage: str = "") -> RunRecord | None:
+        """``damage``: of the result, said in place of that of the settings: one line a folder."""
+        record, more = self._read(run_id, "config.json")
+        if damage or more:
+            self.warn(damage or more)
         if record is None or record.finished:  # a point with the run of another is stored whole
             return record
-        return replace(record, epochs=self._rows(self.root / run_id))
+        return replace(record, epochs=self._rows(run_id))
 
-    def _read(self, run_id: str, name: str) -> RunRecord | None:
+    def _read(self, run_id: str, name: str) -> tuple[RunRecord | None, str]:
+        """A record, or what is wrong with its file; neither where there is no file."""
         path = self.root / run_id / name
         try:
             stored = json.loads(_content(path))
             if stored["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {stored['schema']}, and this version reads {SCHEMA}")
-            if stored.pop("checksum", None) not in (None, _checksum(stored)):  # runs of 0.1 have none
+            if "checksum" not in stored:
+                raise ValueError("it has no checksum, as in runs of maldrop 0.1; its command trains it again")
+            if stored.pop("checksum") != _checksum(stored):
                 raise ValueError("its checksum is wrong")
-            return from_json(stored)
-        except FileNotFoundError:
-            return None
+            record = from_json(stored)
+            trained, digest = record.trained_as or record.config, record.data_digest
+            if (own := record.config.run_id(digest)) != run_id or trained.run_id(digest) != record.run_id:
+                raise ValueError(f"it is the record of run {own}")
+            return record, ""
+        except (FileNotFoundError, NotADirectoryError):
+            return None, ""
         except Exception as error:  # nested too deep for Python, say: a foreign file can raise nearly anything
-            reason = f"{type(error).__name__}: {one_line(error)[:200]}"
-            self.warn(f"{path} is left out, as it is damaged or foreign ({reason})")
-            return None
+            return None, f"{path} is left out, as it is damaged or foreign ({_reason(error)})"
 
     def scan(self) -> Iterator[RunRecord]:
         """Every readable run in the folder, in the order of their ids."""
         with self._explained():
-            folders = sorted(path.name for path in self.root.iterdir() if (path / "config.json").is_file())
+            folders = sorted(path.name for path in self.root.iterdir() if path.name != LOCKS)
         for name in folders:
             if record := self.load(name):
                 yield record
 
     def write_alias(self, record: RunRecord) -> None:
-        """Keep a point of a sweep that was trained as another under its own id, unless it was trained itself."""
+        """Keep a point of a sweep that was trained as another under its own id, unless it was trained itself. Where it
+        can't be kept, that is a warning: the run itself is."""
         alias = record.config.run_id(record.data_digest)
         stored = self.load(alias)
         if stored is None or stored.trained_as:
-            with self._explained():
-                (self.root / alias).mkdir(exist_ok=True)
-                for name in ("config.json", "result.json"):
-                    _write(self.root / alias / name, _with_checksum(record))
+            try:
+                with self._explained(alias):
+                    folder = self._folder(alias)
+                    for name in ("config.json", "result.json"):
+                        _write(folder / name, _with_checksum(record))
+            except BlockedError as error:
+                self.warn(str(error))
 
-    def _rows(self, folder: Path) -> tuple[EpochRow, ...]:
-        """The whole lines of ``epochs.jsonl``; a line cut short by a kill ends them."""
-        rows: list[EpochRow] = []
+    def _rows(self, run_id: str) -> tuple[EpochRow, ...]:
+        """The lines of ``epochs.jsonl`` up to one that is damaged, of another run or out of turn, which is said; a line
+        cut short by a kill is none. Where no line has a checksum, an earlier version wrote them all."""
+        path, rows = self.root / run_id / "epochs.jsonl", list[EpochRow]()
         try:
-            for line in _content(folder / "epochs.jsonl").splitlines():
-                rows += rows_from_json([json.loads(line)])
-        except Exception:  # as in _read
+            lines = [line for line in _content(path).splitlines(keepends=True) if line.endswith(b"\n")]
+            checked = any(b'"checksum"' in line for line in lines)
+            for line in lines:
+                stored = json.loads(line)
+                if checked and stored.pop("checksum", None) != _checksum({"run_id": run_id, **stored}):
+                    raise ValueError("its checksum is wrong")
+                rows += rows_from_json([stored], first=len(rows) + 1)
+        except FileNotFoundError:
             pass
+        except Exception as error:  # as in _read
+            self.warn(f"{path} is left out from epoch {len(rows) + 1} on, as it is damaged ({_reason(error)})")
         return tuple(rows)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, run_id: str = "") -> Iterator[None]:
+        """With ``run_id``, what stands in the way of that run alone is a BlockedError."""
         try:
             yield
         except OSError as error:
             reason = error.strerror or str(error)
+            if run_id and isinstance(error, BLOCKING):
+                raise BlockedError(
+                    f"{error.filename or self.root / run_id} is in the way of a run: {reason}; move it elsewhere"
+                ) from None
             raise MaldropError(
                 f"the results folder {self.root} fails: {reason}; --out DIR names another, and finished runs are kept"
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {one_line(error)[:200]}"
 
 
 def _content(path: Path) -> bytes:
@@ -208,8 +258,10 @@ def _content(path: Path) -> bytes:
     return read_up_to(RECORD_BYTES, path)
 
 
-def _line(row: EpochRow) -> str:
-    return json.dumps(asdict(row)) + "\n"
+def _line(run_id: str, row: EpochRow) -> str:
+    """An epoch as JSON, with a checksum that holds in the folder of its run alone."""
+    content = asdict(row)
+    return json.dumps({**content, "checksum": _checksum({"run_id": run_id, **content})}) + "\n"
 
 
 def _with_checksum(record: RunRecord) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from maldrop_cli.config import RunConfig
+from maldrop_cli.names import STOPS
 from maldrop_cli.record import RunRecord, Status
 from maldrop_cli.runs.events import Ended, Job, Retried, Tell
 
@@ -98,8 +99,8 @@ class JobQueue:
 
 @contextmanager
 def stopped_by_signals(queue: JobQueue, on_stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM stops the queue; the second one raises KeyboardInterrupt. Yields a function that tells whether
-    there was one."""
+    """Ctrl-C, SIGTERM or SIGHUP stops the queue; the second one raises KeyboardInterrupt. What is ignored, as by nohup,
+    stays so. Yields a function that tells whether there was one."""
     interrupted = False
 
     def handle(number: int, frame: Any) -> None:
@@ -110,8 +111,9 @@ def stopped_by_signals(queue: JobQueue, on_stop: Callable[[], None]) -> Iterator
         queue.stop()
         on_stop()
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, handle) for number in numbers}
+    numbers = STOPS if threading.current_thread() is threading.main_thread() else []
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield lambda: interrupted
     finally:
