@@ -54,11 +54,13 @@ class MalDropLinear(DropoutLinear):
 
     Args:
         in_features, out_features, bias: as in ``nn.Linear``.
-        rho: neurons to drop, 0 to ``in_features``.
+        rho: neurons to drop, 0 to ``in_features``, or a percentage of them as text, ``"6.25%"``.
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
 
     Raises:
-        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing or no whole numbers.
+        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing or no classes, as in
+            :func:`maldrop_cli.dropout.keep_mask`.
+        TypeError: rho neither a whole number nor text.
 
     Example:
         >>> layer = MalDropLinear(4096, 10, rho=256)
@@ -71,7 +73,7 @@ class MalDropLinear(DropoutLinear):
         out_features: int,
         bias: bool = True,
         *,
-        rho: int,
+        rho: int | str,
         omega: float | str | None = None,
         selector: str = "heuristic",
         granularity: str = "batch",
@@ -87,7 +89,7 @@ class MalDropLinear(DropoutLinear):
         return self.regulariser.rho
 
     @rho.setter
-    def rho(self, rho: int) -> None:
+    def rho(self, rho: int | str) -> None:
         self.regulariser.rho = rho
 
     def forward(self, input: Tensor, labels_N: Tensor | None = None) -> Tensor:
