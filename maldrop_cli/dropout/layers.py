@@ -4,17 +4,46 @@ from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from maldrop_cli.dropout.regularisers import Regulariser, TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
 
 
+def _sum_over_processes(counts: list[Tensor], before: list[Tensor]) -> None:
+    """Adds to ``counts``, which were ``before`` this forward pass, what the other processes have counted in theirs, if
+    DistributedDataParallel makes it: all processes make it together then, and those of one alone may train apart.
+    Outside of it, activation checkpointing makes a pass again, whose counts were summed the first time."""
+    ddp = DistributedDataParallel._active_ddp_module
+    if ddp is not None:
+        if ddp._join_config.enable and not ddp._join_config.throw_on_early_termination:
+            raise RuntimeError(
+                "what is dropped is summed over all processes, which DistributedDataParallel.join() does not wait for: "
+                "use join(throw_on_early_termination=True), or give each process as many batches"
+            )
+        added = torch.cat([(now - old).flatten() for now, old in zip(counts, before, strict=True)])
+        distributed.all_reduce(added, group=ddp.process_group)
+        for now, old, part in zip(counts, before, added.split([old.numel() for old in before]), strict=True):
+            now.copy_(old + part.view_as(old))
+    elif torch._C._current_graph_task_id() != -1:
+        for now, old in zip(counts, before, strict=True):
+            now.copy_(old)
+
+
+# An operator, so that torch.compile takes it as a whole.
+_LIBRARY = torch.library.Library("maldrop", "FRAGMENT")
+_LIBRARY.define("sum_over_processes(Tensor(a!)[] counts, Tensor[] before) -> ()")
+_LIBRARY.impl("sum_over_processes", _sum_over_processes, "CompositeExplicitAutograd")
+torch.library.register_fake("maldrop::sum_over_processes", lambda counts, before: None, lib=_LIBRARY)
+
+
 class DropoutLinear(nn.Linear):
     """An affine layer behind a regulariser; its labels come with the call.
 
-    Limits, each a RuntimeError that says so: transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, and
-    ``torch.jit.script`` in either. In evaluation mode it can be exported and traced.
+    Under DistributedDataParallel its counts are those of all processes. Limits, each a RuntimeError that says so:
+    transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, ``DistributedDataParallel.join`` of unequally many
+    batches, and ``torch.jit.script`` in either mode. In evaluation mode it can be exported and traced.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, regulariser: Regulariser) -> None:
@@ -35,7 +64,11 @@ class DropoutLinear(nn.Linear):
                 "in training mode this layer counts what it drops, which torch.func (grad, vmap) does not allow: "
                 "use loss.backward(), or keep_mask outside of the transform and its mask within"
             )
+        several = counts and distributed.is_available() and distributed.is_initialized()
+        before = [count.clone() for count in self.regulariser.buffers()] if several else []
         hidden_ND, weight_CD = self.regulariser(LastLayer(input, self.weight, self.bias, labels_N))
+        if before:
+            torch.ops.maldrop.sum_over_processes(list(self.regulariser.buffers()), before)
         return F.linear(hidden_ND, weight_CD, self.bias)
 
     def __prepare_scriptable__(self) -> NoReturn:

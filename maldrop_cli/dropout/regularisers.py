@@ -159,7 +159,7 @@ class CountedDropout(Regulariser):
 
     Buffers, saved with the module: ``drops``, how many examples each unit was dropped for; ``examples``;
     ``already_zero``, in how many of them another dropout had set it to 0 before. Each forward pass in training mode
-    counts: under activation checkpointing twice, and of several processes each for itself.
+    counts, under activation checkpointing twice.
     """
 
     drops: Tensor
