@@ -67,6 +67,8 @@ def test_it_trains_as_the_layer_does() -> None:
         torch.testing.assert_close(mine.grad, other.grad)
     with pytest.raises(ValueError, match="needs labels"):
         classifier(IMAGES)
+    with pytest.raises(ValueError, match="the label of example 2 is 3; the layer has 3 outputs, so labels are from 0"):
+        classifier(IMAGES, LABELS + 1)
 
 
 def test_the_parameters_are_the_users_own() -> None:
@@ -100,7 +102,9 @@ def test_the_settings_reach_the_variant() -> None:
     assert (joint.options.iterations, joint.options.vertices) == (3, 2)
     spatial = targeted(dropout="spatial-maldrop", channels=4, pass_rate="epoch")
     assert (spatial.units, spatial.options.area, spatial.rho, spatial.pass_rate) == (4, 2, 1, "epoch")
-    vanilla = attach(sequential(), dropout="vanilla", p=0.2).head.regulariser
+    assert targeted(rho="40%").rho == 3
+    assert targeted(dropout="spatial-maldrop", channels=4, rho="1%").rho == 1
+    vanilla = attach(sequential(), dropout="vanilla", p=0.2, rho="6.25%").head.regulariser
     assert isinstance(vanilla, VanillaDropout)
     assert vanilla.dropout.p == 0.2
 
@@ -269,7 +273,8 @@ def test_a_layer_compiled_by_itself_is_refused_as_such(place: int, example: Tens
     ("wrong", "message"),
     [
         ({"rho": 9}, "rho must be from 0 to 8"),
-        ({"rho": -1}, "rho: -1 is not a whole number"),
+        ({"rho": -1}, "rho must be from 0 to 8"),
+        ({"rho": "101%"}, "rho is '101%', but the layer has 8 neurons; rho must be from 0 to 8"),
         ({"p": 1.5}, "^p: 1.5"),
         ({"dropout": "maldorp"}, "did you mean 'maldrop'"),
         ({"selector": "heuristics"}, "did you mean 'heuristic'"),

@@ -122,6 +122,24 @@ def test_wrong_settings_are_value_errors(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be from 0 to 20"):
         layer.rho = 21
     assert layer.rho == 1
+    with pytest.raises(TypeError, match=r"rho is 0\.0625; rho must be from 0 to 20"):
+        layer.rho = 0.0625  # type: ignore[assignment]
+    layer.rho = "25%"
+    assert layer.rho == 5
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: TargetedDropout(D, C, rho="25%"), lambda: MalDropConnect(D, C, rho="6.25%")], ids=["D", "CD"]
+)
+def test_a_label_that_is_no_class_counts_nothing(make: Callable[[], Regulariser]) -> None:
+    layer, (hidden, labels) = DropoutLinear(D, C, regulariser=make()), batch()
+    assert layer.regulariser.rho == 5
+    labels[3] = C
+    with pytest.raises(ValueError, match="the label of example 3 is 4; the layer has 4 outputs, so labels are from 0"):
+        layer(hidden, labels)
+    assert layer.regulariser.drop_totals() == (0, 0)
+    with pytest.raises(ValueError, match="needs an output for each class, and the layer has one"):
+        MalDropLinear(D, 1, rho=1)(hidden, labels)
 
 
 def test_it_can_be_pickled_and_copied() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from maldrop_cli.dropout import SELECTORS, keep_mask, worst_set
+from maldrop_cli.dropout import SELECTORS, MalDropLinear, keep_mask, worst_set
 from maldrop_cli.dropout.scores import SCORES, LastLayer, Options, omega_value
 from maldrop_cli.dropout.selectors import scores_apart
 
@@ -111,6 +111,18 @@ def test_the_bias_counts_for_single_alone() -> None:
         ({"labels_N": torch.zeros(3, dtype=torch.int64)}, "as many labels"),
         ({"labels_N": torch.zeros(4)}, "labels are of torch.float32; they must be whole numbers"),
         ({"labels_N": torch.zeros(4, dtype=torch.bool), "selector": "random"}, "labels are of torch.bool"),
+        ({"labels_N": [0, 1, 0, 1]}, "labels are a list; they must be a tensor"),
+        (
+            {"labels_N": torch.tensor([0, 1, 2, 5])},
+            "the label of example 2 is 2; the layer has 2 outputs, so .* 0 to 1",
+        ),
+        ({"labels_N": torch.tensor([0, -100, 1, 0])}, "the label of example 1 is -100"),
+        ({"labels_N": torch.tensor([0, 1, 0, 255], dtype=torch.uint8)}, "the label of example 3 is 255"),
+        ({"labels_N": torch.eye(4)}, r"labels are \(4, 4\); 4 examples need as many labels, the class of each"),
+        ({"weight_CD": torch.zeros(1, 8)}, "an output for each class, and the layer has one"),
+        ({"rho": "4"}, "rho is '4', but the layer has 8 neurons; .* a whole number of neurons, or a percentage"),
+        ({"rho": "100.1%"}, "rho is '100.1%'"),
+        ({"rho": "-5%"}, "rho is '-5%'"),
         ({"weight_CD": torch.zeros(2, 7)}, r"must be \(N, D\) and \(C, D\)"),
         ({"omega": "papers"}, "neither 'paper' nor 'classes'"),
         ({"iterations": -1}, "iterations is -1, and must be at least 0"),
@@ -126,11 +138,31 @@ def test_wrong_arguments_are_value_errors(change: dict[str, object], message: st
     }
     with pytest.raises(ValueError, match=message):
         keep_mask(**(arguments | change))  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r'rho is 2\.5; rho must be from 0 to 8, .* as text, such as "6\.25%"'):
         keep_mask(**(arguments | {"rho": 2.5}))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("selector", sorted(SELECTORS))
+def test_a_label_that_is_no_class_is_an_error_for_those_that_look_at_labels(selector: str) -> None:
+    hidden, weight, labels = torch.randn(2, 8), torch.randn(3, 8), torch.tensor([0, -100])
+    for granularity in ("batch", "sample"):
+        if selector in ("random", "magnitude"):
+            keep_mask(hidden, weight, labels, 2, selector=selector, granularity=granularity)
+        else:
+            with pytest.raises(ValueError, match="example 1 is -100"):
+                keep_mask(hidden, weight, labels, 2, selector=selector, granularity=granularity)
+
+
+@pytest.mark.parametrize(
+    ("percentage", "count"), [("0%", 0), ("0.1%", 1), ("6.25%", 31), (" 32.3 % ", 162), ("100%", 500)]
+)
+def test_a_percentage_is_rounded_half_up_and_at_least_one(percentage: str, count: int) -> None:
+    hidden, weight, labels = torch.randn(2, 500), torch.randn(3, 500), torch.tensor([0, 1])
+    assert keep_mask(hidden, weight, labels, percentage).logical_not().sum(1).tolist() == [count, count]
+    assert MalDropLinear(500, 3, rho=percentage).rho == count
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.uint16])
 @pytest.mark.parametrize("granularity", ["batch", "sample"])
 @pytest.mark.parametrize("selector", sorted(SELECTORS))
 def test_labels_of_any_whole_type_are_those_of_int64(

@@ -4,17 +4,46 @@ from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from maldrop_cli.dropout.regularisers import Regulariser, TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
 
 
+def _sum_over_processes(counts: list[Tensor], before: list[Tensor]) -> None:
+    """Adds to ``counts``, which were ``before`` this forward pass, what the other processes have counted in theirs, if
+    DistributedDataParallel makes it: all processes make it together then, and those of one alone may train apart.
+    Outside of it, activation checkpointing makes a pass again, whose counts were summed the first time."""
+    ddp = DistributedDataParallel._active_ddp_module
+    if ddp is not None:
+        if ddp._join_config.enable and not ddp._join_config.throw_on_early_termination:
+            raise RuntimeError(
+                "what is dropped is summed over all processes, which DistributedDataParallel.join() does not wait for: "
+                "use join(throw_on_early_termination=True), or give each process as many batches"
+            )
+        added = torch.cat([(now - old).flatten() for now, old in zip(counts, before, strict=True)])
+        distributed.all_reduce(added, group=ddp.process_group)
+        for now, old, part in zip(counts, before, added.split([old.numel() for old in before]), strict=True):
+            now.copy_(old + part.view_as(old))
+    elif torch._C._current_graph_task_id() != -1:
+        for now, old in zip(counts, before, strict=True):
+            now.copy_(old)
+
+
+# An operator, so that torch.compile takes it as a whole.
+_LIBRARY = torch.library.Library("maldrop", "FRAGMENT")
+_LIBRARY.define("sum_over_processes(Tensor(a!)[] counts, Tensor[] before) -> ()")
+_LIBRARY.impl("sum_over_processes", _sum_over_processes, "CompositeExplicitAutograd")
+torch.library.register_fake("maldrop::sum_over_processes", lambda counts, before: None, lib=_LIBRARY)
+
+
 class DropoutLinear(nn.Linear):
     """An affine layer behind a regulariser; its labels come with the call.
 
-    Limits, each a RuntimeError that says so: transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, and
-    ``torch.jit.script`` in either. In evaluation mode it can be exported and traced.
+    Under DistributedDataParallel its counts are those of all processes. Limits, each a RuntimeError that says so:
+    transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, ``DistributedDataParallel.join`` of unequally many
+    batches, and ``torch.jit.script`` in either mode. In evaluation mode it can be exported and traced.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, regulariser: Regulariser) -> None:
@@ -35,7 +64,11 @@ class DropoutLinear(nn.Linear):
                 "in training mode this layer counts what it drops, which torch.func (grad, vmap) does not allow: "
                 "use loss.backward(), or keep_mask outside of the transform and its mask within"
             )
+        several = counts and distributed.is_available() and distributed.is_initialized()
+        before = [count.clone() for count in self.regulariser.buffers()] if several else []
         hidden_ND, weight_CD = self.regulariser(LastLayer(input, self.weight, self.bias, labels_N))
+        if before:
+            torch.ops.maldrop.sum_over_processes(list(self.regulariser.buffers()), before)
         return F.linear(hidden_ND, weight_CD, self.bias)
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -54,11 +87,13 @@ class MalDropLinear(DropoutLinear):
 
     Args:
         in_features, out_features, bias: as in ``nn.Linear``.
-        rho: neurons to drop, 0 to ``in_features``.
+        rho: neurons to drop, 0 to ``in_features``, or a percentage of them as text, ``"6.25%"``.
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
 
     Raises:
-        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing or no whole numbers.
+        ValueError: an unknown name, rho out of range; on a call in training mode, labels missing or no classes, as in
+            :func:`maldrop_cli.dropout.keep_mask`.
+        TypeError: rho neither a whole number nor text.
 
     Example:
         >>> layer = MalDropLinear(4096, 10, rho=256)
@@ -71,7 +106,7 @@ class MalDropLinear(DropoutLinear):
         out_features: int,
         bias: bool = True,
         *,
-        rho: int,
+        rho: int | str,
         omega: float | str | None = None,
         selector: str = "heuristic",
         granularity: str = "batch",
@@ -87,7 +122,7 @@ class MalDropLinear(DropoutLinear):
         return self.regulariser.rho
 
     @rho.setter
-    def rho(self, rho: int) -> None:
+    def rho(self, rho: int | str) -> None:
         self.regulariser.rho = rho
 
     def forward(self, input: Tensor, labels_N: Tensor | None = None) -> Tensor:

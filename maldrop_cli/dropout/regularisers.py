@@ -28,7 +28,7 @@ class Regulariser(nn.Module):
     """No dropout, and the base of the others: passes hidden and weight through.
 
     ``rho``: how many of ``units`` neurons, channels or weights the next training batch drops; may be set before any
-    batch. Where there is nothing to set, both are 0.
+    batch, also to a percentage, ``"6.25%"``. Where there is nothing to set, both are 0.
     """
 
     units: int = 0
@@ -42,7 +42,7 @@ class Regulariser(nn.Module):
         return self._rho_as_length.shape[0]
 
     @rho.setter
-    def rho(self, rho: int) -> None:
+    def rho(self, rho: int | str) -> None:
         if self.units:
             self._rho_as_length = torch.empty(check_rho(rho, self.units, self.unit), dtype=torch.bool, device="cpu")
             # as torch._dynamo.maybe_mark_dynamic does, which takes a second to load: the length will change
@@ -159,7 +159,7 @@ class CountedDropout(Regulariser):
 
     Buffers, saved with the module: ``drops``, how many examples each unit was dropped for; ``examples``;
     ``already_zero``, in how many of them another dropout had set it to 0 before. Each forward pass in training mode
-    counts: under activation checkpointing twice, and of several processes each for itself.
+    counts, under activation checkpointing twice.
     """
 
     drops: Tensor
@@ -211,7 +211,7 @@ class TargetedDropout(CountedDropout):
 
     Args:
         width, classes: D and C of the layer that follows.
-        rho: neurons to drop in a training batch, or channels where there are any.
+        rho: neurons to drop in a training batch, or channels where there are any; or a percentage, ``"6.25%"``.
         omega, selector, granularity: as in :func:`maldrop_cli.dropout.keep_mask`.
         channels: how many channels the D neurons make up, dropped as a whole, by their summed score; None: none.
         pass_rate: as in :class:`CountedDropout`.
@@ -220,7 +220,7 @@ class TargetedDropout(CountedDropout):
 
     Raises:
         ValueError: an unknown name, rho out of range, channels that do not divide the width; while training, shapes
-            that do not fit, labels missing or no whole numbers.
+            that do not fit, labels missing or no classes, as in :func:`maldrop_cli.dropout.keep_mask`.
         RuntimeError: a ``generator`` under activation checkpointing.
     """
 
@@ -229,7 +229,7 @@ class TargetedDropout(CountedDropout):
         width: int,
         classes: int,
         *,
-        rho: int,
+        rho: int | str,
         omega: float | str | None = None,
         selector: str = "heuristic",
         granularity: str = "batch",
@@ -286,7 +286,13 @@ class MalDropConnect(CountedDropout):
     :func:`maldrop_cli.dropout.scores.weight_scores`; one mask for the batch."""
 
     def __init__(
-        self, width: int, classes: int, *, rho: int, omega: float | str | None = None, pass_rate: str = "cumulative"
+        self,
+        width: int,
+        classes: int,
+        *,
+        rho: int | str,
+        omega: float | str | None = None,
+        pass_rate: str = "cumulative",
     ) -> None:
         super().__init__((classes, width), pass_rate)
         self.units, self.unit = classes * width, "weight"
@@ -366,7 +372,7 @@ class Composition(Observed):
         return max(member.rho for member in self.members)
 
     @rho.setter
-    def rho(self, rho: int) -> None:
+    def rho(self, rho: int | str) -> None:
         for member in self.members:
             member.rho = rho
 

@@ -1,7 +1,9 @@
 """Which neurons to drop: pure functions from the last layer's inputs to indices or to a mask."""
 
 import functools
+import math
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -93,17 +95,28 @@ def check_choice(selector: str, granularity: str, area: int = 1) -> None:
         raise ValueError(f"the selector {selector!r} has no score to sum over a channel; {', '.join(SCORES)} have")
 
 
-def check_rho(rho: int, units: int, unit: str = "neuron") -> int:
-    """``rho`` as an int; ValueError unless 0 <= rho <= units, TypeError unless it is a whole number."""
-    count = operator.index(rho)
-    if not 0 <= count <= units:
-        raise ValueError(f"rho is {count}, but the layer has {units} {unit}s: rho must be from 0 to {units}")
-    return count
+def check_rho(rho: int | str, units: int, unit: str = "neuron") -> int:
+    """``rho`` as a count; a percentage such as ``"6.25%"`` is that of the ``units``, rounded half up, but at least 1 if
+    it is above 0. ValueError unless 0 <= rho <= units, TypeError for any other number that is not whole."""
+    if isinstance(rho, str):
+        percentage = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", rho)
+        exact = float(percentage[1]) * units / 100 if percentage else math.inf
+        if exact <= units:
+            return max(math.floor(round(exact, 9) + 0.5), int(exact > 0))
+    elif not hasattr(rho, "__index__"):
+        raise TypeError(f"rho is {rho!r}; {_allowed(units, unit)}")
+    elif 0 <= (count := operator.index(rho)) <= units:
+        return count
+    raise ValueError(f"rho is {rho!r}, but the layer has {units} {unit}s; {_allowed(units, unit)}")
+
+
+def _allowed(units: int, unit: str) -> str:
+    return f'rho must be from 0 to {units}, a whole number of {unit}s, or a percentage as text, such as "6.25%"'
 
 
 def check_layer(layer: LastLayer, what: str, needs_labels: bool) -> LastLayer:
     """The layer with its labels as int64. Raise ValueError unless the shapes fit, the labels are whole numbers, of any
-    type, and they are there, if ``what`` needs them."""
+    type, and, if ``what`` needs them, they are there and each is one of at least two classes."""
     hidden_ND, weight_CD, _, labels_N = layer
     if hidden_ND.ndim != 2 or weight_CD.ndim != 2 or hidden_ND.shape[1] != weight_CD.shape[1]:
         raise ValueError(
@@ -113,18 +126,40 @@ def check_layer(layer: LastLayer, what: str, needs_labels: bool) -> LastLayer:
         raise ValueError(f"{what} needs labels")
     if labels_N is None:
         return layer
+    if not isinstance(labels_N, Tensor):
+        raise ValueError(f"labels are a {type(labels_N).__name__}; they must be a tensor, the class of each example")
     if labels_N.shape != hidden_ND.shape[:1]:
-        raise ValueError(f"labels are {tuple(labels_N.shape)}; {hidden_ND.shape[0]} examples need as many labels")
+        wanted = f"{hidden_ND.shape[0]} examples need as many labels, the class of each"
+        raise ValueError(f"labels are {tuple(labels_N.shape)}; {wanted}")
     if labels_N.is_floating_point() or labels_N.is_complex() or labels_N.dtype == torch.bool:
         raise ValueError(f"labels are of {labels_N.dtype}; they must be whole numbers, the class of each example")
-    return layer._replace(labels_N=labels_N.long())
+    labels_N = labels_N.long()
+    if needs_labels:
+        _check_classes(labels_N, len(weight_CD), what)
+    return layer._replace(labels_N=labels_N)
+
+
+def _check_classes(labels_N: Tensor, classes: int, what: str) -> None:
+    """ValueError, naming the first example, for a label that is no class: on the CPU, and not within torch.compile, as
+    to look would stop the device there."""
+    if classes < 2:
+        raise ValueError(f"{what} needs an output for each class, and the layer has one; give two classes two outputs")
+    if labels_N.device.type != "cpu" or torch.compiler.is_compiling() or len(labels_N) == 0:
+        return
+    low, high = labels_N.aminmax()
+    if int(low) < 0 or int(high) >= classes:
+        n = int(((labels_N < 0) | (labels_N >= classes)).nonzero()[0])
+        allowed = f"the layer has {classes} outputs, so labels are from 0 to {classes - 1}"
+        raise ValueError(
+            f"the label of example {n} is {int(labels_N[n])}; {allowed}: leave out examples without a class"
+        )
 
 
 def keep_mask(
     hidden_ND: Tensor,
     weight_CD: Tensor,
     labels_N: Tensor | None,
-    rho: int,
+    rho: int | str,
     *,
     bias_C: Tensor | None = None,
     selector: str = "heuristic",
@@ -139,8 +174,9 @@ def keep_mask(
     Args:
         hidden_ND: activations that enter the last affine layer, N examples of D neurons.
         weight_CD, bias_C: that layer, C classes. ``heuristic`` and the controls do not look at the bias.
-        labels_N: the right classes, whole numbers of any type; only ``random`` and ``magnitude`` do without.
-        rho: neurons to drop in each row, 0 to D.
+        labels_N: the right classes, whole numbers of any type from 0 to C-1; only ``random`` and ``magnitude`` do
+            without.
+        rho: neurons to drop in each row, 0 to D, or a percentage of D as text, ``"6.25%"``.
         selector: ``heuristic``, ``single``, ``gradient``, ``joint``, ``greedy``, ``exhaustive``, or a control:
             ``least-useful``, ``magnitude``, ``random``.
         omega: a number, ``paper`` (the default, 1/(D-1)) or ``classes`` (1/(C-1)).
@@ -150,8 +186,8 @@ def keep_mask(
 
     Raises:
         ValueError: shapes that do not fit, an unknown name, rho out of range, labels missing or no whole numbers, too
-            many sets to try.
-        TypeError: rho not a whole number.
+            many sets to try; a label that is no class, if it lies on the CPU, as to look would stop another device.
+        TypeError: rho neither a whole number nor text.
     """
     check_choice(selector, granularity)
     layer = LastLayer(hidden_ND, weight_CD, bias_C, labels_N)
@@ -165,7 +201,7 @@ def worst_set(
     hidden_ND: Tensor,
     weight_CD: Tensor,
     labels_N: Tensor,
-    rho: int,
+    rho: int | str,
     *,
     bias_C: Tensor | None = None,
     granularity: str = "sample",

@@ -1,11 +1,10 @@
 """The dropout variants for a network of one's own."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from maldrop_cli import config, names
+from maldrop_cli.dropout.selectors import check_rho
 from maldrop_cli.models import Classifier, to_dropout_linear
 from maldrop_cli.models.strip_head import find_end, strip_head
 from maldrop_cli.models.variants import Head, build_regulariser, check_variant
@@ -15,7 +14,7 @@ def attach(
     network: nn.Module,
     *,
     dropout: str = "maldrop",
-    rho: int | None = None,
+    rho: int | str | None = None,
     p: float = 0.5,
     omega: float | str | None = None,
     selector: str = "heuristic",
@@ -40,8 +39,9 @@ def attach(
         network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND. It may be
             compiled, but not its last Linear by itself; better, compile the classifier.
         dropout: a name as in ``maldrop train --dropout``.
-        rho: neurons to drop, 0 to D, or channels or weights where the variant drops those; None is a sixteenth of them
-            (6.25 %), at least 1. ``classifier.head.regulariser.rho`` may be set anew before any batch.
+        rho: neurons to drop, 0 to D, or channels or weights where the variant drops those; or a percentage of them as
+            text, at least 1 if above 0; None is ``"6.25%"``. ``classifier.head.regulariser.rho`` may be set anew before
+            any batch; for a schedule see docs/variants.md, "In Python".
         p: the rate of ``vanilla``, ``spatial``, ``dropconnect`` and ``nested``.
         omega, selector, granularity, generator: as in :func:`maldrop_cli.dropout.keep_mask`.
         channels: how many channels the D neurons make up, for the spatial variants.
@@ -55,7 +55,7 @@ def attach(
     Raises:
         ValueError: a wrong setting, or a network that doesn't end in a Linear, which is then left as it was. Without
             ``example`` some are found only on a forward pass.
-        TypeError: rho not a whole number.
+        TypeError: rho neither a whole number nor text.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 10))
@@ -70,10 +70,11 @@ def attach(
             raise ValueError(f"dropout: {variant} drops channels, and needs to know their number, channels=...")
         if channels is not None and (channels < 1 or size.width % channels):
             raise ValueError(f"channels: {size.width} neurons can't be divided into {channels}")
-        units = size.units(config.RunConfig(dropout=variant).unit)
+        named = config.RunConfig(dropout=variant)
+        count = check_rho("6.25%" if rho is None else rho, size.units(named.unit), named.unit) if named.has_rho else 0
         settings = config.RunConfig(
             dropout=variant,
-            rho=max(math.floor(units / 16 + 0.5), 1) if rho is None else rho,
+            rho=count,
             p=p,
             omega=names.parse_omega("paper" if omega is None else str(omega)),
             selector=names.parse_name(names.Selector, selector, "selector"),
