@@ -94,7 +94,7 @@ def compare(
     metrics = [each for each in plotting.metrics if each not in UNTESTED] or [TOP1, *measured.plan.keys]
     comparison = compare_arms(arms, base, margin, metrics=metrics)
     notes = [
-        "±: 95 % t-interval over seeds. × none: training time an epoch.",
+        "±: 95 % t-interval over seeds. time × none: training time an epoch.",
         machine_line(records),
         *failures(records),
         *render.saturated_arms(comparison.arms),
