@@ -108,7 +108,8 @@ def compare(
     present(tables, render.arm_rows(comparison), output)
     try:
         load = functools.partial(datasets.load, points[0].data, data.data_dir)
-        draw_plot(comparison.arms, plotting, PlotKind.LEARNING, measured.plan, load)
+        default = PlotKind.FOREST if len(points) > 1 else PlotKind.LEARNING
+        draw_plot(comparison.arms, plotting, default, measured.plan, load, comparison)
     finally:
         session.conclude(records)
 

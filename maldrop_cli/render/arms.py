@@ -176,14 +176,14 @@ def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = 
     ]
     differences = [difference for *_, difference in tests]
     [*metrics] = [runs.metric_name(metric) for metric, *_ in tests]
-    title, against = _against(comparison, [(metric, number) for metric, number, _ in tests])
+    title, baselines = against(comparison, [(metric, number) for metric, number, _ in tests])
     what = "difference" if several else f"{runs.metric_name(*comparison.differences)} difference"
     losses = {*map(lower_is_better, comparison.differences)}
     unit = "points or nats" if len(losses) > 1 else "nats" if losses == {True} else "points"
     columns = [
         *([Column("measurement", metrics, left=True)] if several else []),
         *(each.only(number for _, number, _ in tests) for each in id_columns or _named(comparison.arms)),
-        *against,
+        *baselines,
         number_column(f"{what}, {unit}", [each.interval for each in differences], 2, sign=True),
         Column(
             "p (Holm)", ["< 0.001" if each.p_holm < 0.001 else number(each.p_holm, 3) for each in differences], spare=1
@@ -208,7 +208,7 @@ def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = 
     return Table(title, columns, notes, marked)
 
 
-def _against(comparison: Comparison, tests: Sequence[tuple[str, int]]) -> tuple[str, list[Column]]:
+def against(comparison: Comparison, tests: Sequence[tuple[str, int]]) -> tuple[str, list[Column]]:
     """The title of the verdicts, and, where the baseline is the best of several, a column that names it."""
     if base := comparison.baseline:
         return f"Against {base.label or runs.name(base.config)}, paired by seed, epoch {base.config.epochs}", []
