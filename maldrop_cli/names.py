@@ -129,6 +129,7 @@ class Preset(StrEnum):
 
 
 class PlotKind(StrEnum):
+    FOREST = "forest"
     LEARNING = "learning"
     METRIC = "metric"
     TIME = "time"

@@ -71,18 +71,18 @@ N"""
 SWEEP = """\
 Dry run: T
 
-dropout    schedule        omega      rho    rho @1    rho @4  rho by epoch
----------  --------------  -------  -----  --------  --------  ------------------------------------------
+dropout    schedule        omega      rho    rho, epoch 1    rho, epoch 4  rho by epoch
+---------  --------------  -------  -----  --------------  --------------  ------------------------------------------
 none
-maldrop    forward         paper       16        32        32  ####
-maldrop    reverse         paper       16         0         0  ....
-maldrop    forward-smooth  paper        8         8        19  2345
-maldrop    linear          paper       16        16         0  531.
-maldrop    periodic        paper       16       3.2       3.2  16 in each 5th batch, else 0
-maldrop    periodic        paper        0         0         0  ....
-maldrop    randomized      paper       16        16        16  drawn for each batch, uniformly from 0..32
+maldrop    forward         paper       16              32              32  ####
+maldrop    reverse         paper       16               0               0  ....
+maldrop    forward-smooth  paper        8               8              19  2345
+maldrop    linear          paper       16              16               0  531.
+maldrop    periodic        paper       16             3.2             3.2  16 in each 5th batch, else 0
+maldrop    periodic        paper        0               0               0  ....
+maldrop    randomized      paper       16              16              16  drawn for each batch, uniformly from 0..32
 
-rho @N: its mean in epoch N. rho by epoch, a character an epoch: . none, 0 to 9 tenths, # all of the 32 neurons.
+rho, epoch N: its mean in it. rho by epoch, a character an epoch: . none, 0 to 9 tenths, # all of the 32 neurons.
 forward-smooth: rate 0.5; linear: rho-end 0, horizon 4; periodic: period 5.
 N
 2 of 2 annealed points drop everything (1) or nothing (1) in most epochs: equations (1) and (2) saturate. \

@@ -119,7 +119,7 @@ def test_every_neuron_is_accounted_for(dropout: Dropout, tiny: ImageData) -> Non
 def test_the_command_line(maldrop: Run) -> None:
     result = maldrop("train", *QUICK, "--fidelity", "every=1", "--csv", "t.csv", "-q")
     assert result.code == 0, result.err
-    assert "mask/joint %" in result.out
+    assert "mask in % of worst set" in result.out
     assert "Pass rates of 256 neurons over all of training" in result.out
     table = rows("t.csv")
     assert all(float(row["raised_mask"]) <= float(row["raised_joint"]) + 1e-6 for row in table)

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from test_report import MALDROP, NONE, RANDOM, SWEEP, VANILLA, over_seeds, stored
 
 from maldrop_cli.analysis.arms import group
+from maldrop_cli.analysis.compare import compare_arms, default_metrics, of_dropout
 from maldrop_cli.analysis.stats import t_interval
 from maldrop_cli.cli.reading import read_robustness
 from maldrop_cli.config import DataConfig, RunConfig
 from maldrop_cli.data.load import load
 from maldrop_cli.names import PLOT_SUFFIXES, Dataset, Dropout, MaldropError, Metric, Perturbation, PlotKind, Schedule
 from maldrop_cli.plots import KINDS, draw, examples, save
-from maldrop_cli.plots.runs import MAX_BANDS
 from maldrop_cli.plots.style import LABELS, MAX_LINES, METADATA, line_style
 from maldrop_cli.plots.timings import MIN_SPAN, REFERENCE, ratios, scale
 from maldrop_cli.record import EpochRow, RunRecord, Status
@@ -53,13 +53,16 @@ def perturbed(runs: list[RunRecord]) -> list[RunRecord]:
     return [replace(run, epochs=tuple(map(measured, run.epochs))) for run in runs]
 
 
-def picture(runs: list[RunRecord], kind: PlotKind, *arguments: Any) -> Figure:
-    return draw(kind, group(runs), *arguments)
+def picture(runs: list[RunRecord], kind: PlotKind, measured: str = "val_top1", x: str | None = None) -> Figure:
+    arms = group(runs)
+    metrics = default_metrics(arms)
+    comparison = compare_arms(arms, of_dropout(VANILLA), 0.5, metrics=metrics)
+    return draw(kind, arms, measured, x, comparison)
 
 
 def legend(figure: Figure) -> list[str]:
-    [found] = figure.legends
-    return [text.get_text() for text in found.get_texts()]
+    found = [*figure.legends, *(each for axes in figure.axes if (each := axes.get_legend()))]
+    return [text.get_text() for each in found for text in each.get_texts()]
 
 
 def bands(axes: Any) -> list[np.ndarray]:
@@ -90,7 +93,6 @@ def test_learning_curves_are_means_over_seeds_with_bands() -> None:
         ([replace(COMPARE[0], status=Status.FAILED), *COMPARE[1:]], (3, 0), "Mean over 2 to 3 seeds, bands: 95 % t-in"),
         ([stored(dropout=NONE), stored()], (2, 0), "One seed, so without an interval."),
         (over_seeds(90, epochs=1, horizon=1), (0, 1), "Mean over 3 seeds, bars: 95 % t-interval."),
-        (MANY, (0, 0), f"Mean over 3 seeds; bands are left out of more than {MAX_BANDS} lines."),
         ([*COMPARE, BROKEN], (3, 0), "Left out, as none of their runs finished: maldrop rho=4096."),
     ],
 )
@@ -100,12 +102,20 @@ def test_the_caption_says_how_intervals_are_drawn(runs: list[RunRecord], drawn: 
     assert {(len(bands(axes)), len(axes.containers)) for axes in figure.axes} == {drawn}
 
 
+def test_one_run_has_its_training_loss_beside() -> None:
+    figure = picture([stored()], PlotKind.LEARNING)
+    assert legend(figure) == ["maldrop rho=256", "its training loss"]
+    assert [list(np.asarray(line.get_ydata())) for line in figure.axes[0].get_lines()] == [[0.5, 0.25], [1.0, 0.5]]
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.25 < 1 < high
+
+
 def test_an_epoch_without_a_number_is_a_gap() -> None:
     run = stored()
     run = replace(run, epochs=(replace(run.epochs[0], val_loss=None), run.epochs[1]))
     figure = picture([run], PlotKind.LEARNING)
-    [line] = curves(figure.axes[0])
-    assert list(line.get_ydata()) == pytest.approx([np.nan, 0.25], nan_ok=True)
+    [line, _] = figure.axes[0].get_lines()
+    assert list(np.asarray(line.get_ydata())) == pytest.approx([np.nan, 0.25], nan_ok=True)
     x, y = bands(figure.axes[1])[0].T
     assert all(np.ptp(y[x == epoch]) == 0 for epoch in (1, 2))  # no interval of one seed
     nothing = replace(run, epochs=tuple(replace(row, val_loss=None) for row in run.epochs))
@@ -123,9 +133,10 @@ def test_a_wide_band_does_not_squeeze_the_curves() -> None:
 
 def test_too_many_lines_are_refused() -> None:
     assert len({repr(line_style(index)) for index in range(MAX_LINES)}) == MAX_LINES
-    for kind in OF_ARMS:
-        with pytest.raises(MaldropError, match=r"25 lines can't be told apart .* --where"):
-            picture(perturbed([stored(rho=rho, lr=0.1 + rho) for rho in range(MAX_LINES + 1)]), kind)
+    runs = perturbed([stored(rho=rho, lr=0.1 + rho) for rho in range(MAX_LINES + 1)])
+    for kind in OF_ARMS - {PlotKind.FOREST}:
+        with pytest.raises(MaldropError, match=r"65 lines can't be told apart .* --where"):
+            picture(runs, kind, Metric.VAL_TOP1, "rho")
 
 
 def test_a_metric_against_rho_with_reference_bands() -> None:
@@ -159,6 +170,97 @@ def test_another_metric_against_another_setting() -> None:
     assert "lr" not in figure.get_suptitle()
     channels = [stored(rho=rho, dropout=Dropout.SPATIAL_MALDROP) for rho in (1, 2)]
     assert picture(channels, PlotKind.METRIC).axes[0].get_xlabel() == "rho (channels)"
+
+
+LR = [run for lr in (0.1, 0.2) for dropout in (NONE, MALDROP) for run in over_seeds(90 - lr, lr=lr, dropout=dropout)]
+CHANNELS = [run for rho in (1, 2) for run in over_seeds(80 + rho, rho=rho, dropout=Dropout.SPATIAL_MALDROP)]
+WEIGHTS = [run for rho in (9, 99) for run in over_seeds(85, rho=rho, dropout=Dropout.MALDROPCONNECT)]
+
+
+@pytest.mark.parametrize(
+    ("runs", "axis"),
+    [
+        (BY_RHO, "rho (neurons)"),
+        (LR, "learning rate"),
+        ([stored(dropout=VANILLA, p=p) for p in (0.1, 0.2, 0.5)], "p, rate of dropping"),
+        ([stored(lr=lr, rho=rho) for lr in (0.1, 0.2) for rho in (1, 2, 3)], "rho (neurons)"),
+        ([stored(lr=lr, rho=rho) for lr in (0.1, 0.2) for rho in (1, 2)], "rho (neurons)"),
+    ],
+)
+def test_what_varies_most_is_along_x(runs: list[RunRecord], axis: str) -> None:
+    assert picture(runs, PlotKind.METRIC).axes[0].get_xlabel() == axis
+
+
+@pytest.mark.parametrize("runs", [COMPARE, COMPARE[:6]])
+def test_a_single_x_becomes_bars(runs: list[RunRecord]) -> None:
+    [axes] = picture(runs, PlotKind.METRIC).axes
+    bars: list[Any] = list(axes.patches)
+    assert [bar.get_width() for bar in bars] == pytest.approx([arm.metric("val_top1").mean for arm in group(runs)])
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == labels(group(runs))
+    assert axes.get_xlim()[0] == 0
+    assert axes.texts[0].get_text() == "90.33 ±0.95"
+
+
+def test_neurons_channels_and_weights_never_share_an_axis() -> None:
+    runs = [*BY_RHO, *CHANNELS, *WEIGHTS]
+    figure = picture(runs, PlotKind.METRIC)
+    assert sorted(axes.get_xlabel() for axes in figure.axes) == ["rho (channels)", "rho (neurons)", "rho (weights)"]
+    assert all(len(axes.patches) == 2 for axes in figure.axes)  # the levels stand in each
+    shares = [axes.get_ylabel() for axes in picture(runs, PlotKind.MASKS).axes]
+    assert sorted(set(shares)) == [f"{unit}s in the tenth (%)" for unit in ("channel", "neuron", "weight")]
+
+
+@pytest.mark.parametrize("kind", [PlotKind.LEARNING, PlotKind.TIME, PlotKind.MASKS, PlotKind.ROBUSTNESS])
+def test_more_than_eight_arms_become_panels(kind: PlotKind) -> None:
+    runs = perturbed(MANY)
+    figure, one = picture(runs, kind), picture(runs[:24], kind)
+    panels = len(one.axes)
+    assert len(figure.axes) == 3 * panels
+    assert [len(curves(axes)) for axes in figure.axes[::panels]] == [7, 7, 6]
+    assert [name.partition(":")[0] for name in legend(figure)] == labels(group(runs))
+    assert one.legends
+    assert not figure.legends
+    if kind is not PlotKind.MASKS:
+        assert len({axes.get_ylim() for axes in figure.axes[::panels]}) == 1  # so that they can be compared
+
+
+def test_a_variant_has_one_colour_in_all_kinds() -> None:
+    runs = perturbed([*BY_RHO[6:9], *COMPARE, *over_seeds(80, dropout=RANDOM), *over_seeds(70, selector="gradient")])
+    expected = {"none": "#000000", "vanilla p=0.5": "#E69F00", "random rho=256": "#D55E00"}
+    for kind in (PlotKind.LEARNING, PlotKind.TIME, PlotKind.ROBUSTNESS):
+        for some in (runs, runs[::-1], [*runs[3:9], *runs[12:15]]):
+            figure = picture(some, kind)
+            lines = zip(legend(figure), curves(figure.axes[0]), strict=True)
+            found = {name.partition(":")[0]: line.get_color() for name, line in lines}
+            assert expected.items() <= found.items()
+            assert len(set(found.values())) == len(found)
+    [axes] = picture(runs, PlotKind.METRIC).axes
+    assert {line.get_color() for line in axes.get_lines() if np.ptp(np.asarray(line.get_ydata())) == 0} >= {
+        "#000000",
+        "#E69F00",
+    }
+    forest = picture(COMPARE, PlotKind.FOREST).axes[0]
+    assert [line.get_color() for line in curves(forest)] == ["#000000", "#0072B2"]
+
+
+def test_the_forest_shows_each_test() -> None:
+    figure = picture(perturbed(COMPARE), PlotKind.FOREST)
+    top1 = figure.axes[0]
+    assert [axes.get_title() for axes in figure.axes] == ["top-1", "occlude 0.2", "occlude 0.5", "neurons 0.4"]
+    assert [tick.get_text() for tick in top1.get_yticklabels()] == ["none", "maldrop rho=256"]
+    assert [list(line.get_xdata()) for line in curves(top1)] == [[pytest.approx(-2)], [pytest.approx(-4)]]
+    assert [text.get_text() for text in top1.texts] == ["?", "?"]  # equal differences: no spread
+    assert figure.get_suptitle().splitlines()[1].startswith("Against vanilla p=0.5, paired by seed, epoch 2; bars")
+    assert {axes.get_xlabel() for axes in figure.axes} == {"difference (points)"}
+    other = [replace(run, config=replace(run.config, dropout=NONE)) for run in over_seeds(85)]
+    other[0] = replace(other[0], epochs=tuple(replace(row, val_top1=row.val_top1 + 0.5) for row in other[0].epochs))
+    [axes] = picture([*COMPARE[3:6], *other], PlotKind.FOREST).axes
+    assert [text.get_text() for text in axes.texts] == ["-"]
+    [_, _, (bar,)] = axes.containers[0]
+    [segment] = bar.get_segments()
+    differences = t_interval([-6.5, -7.0, -7.0])
+    low, high = differences.mean - differences.half, differences.mean + differences.half
+    assert list(segment[:, 0]) == pytest.approx([low, high])
 
 
 def test_accuracy_against_training_time() -> None:
@@ -297,6 +399,8 @@ ALL: dict[str, Callable[[], Figure]] = {
     **{str(kind): partial(picture, perturbed(BY_RHO), kind) for kind in OF_ARMS},
     "examples": shown,
     "many": partial(picture, MANY, PlotKind.LEARNING),
+    "bars": partial(picture, COMPARE, PlotKind.METRIC),
+    "units": partial(picture, [*BY_RHO, *CHANNELS, *WEIGHTS], PlotKind.METRIC),
     "scale": scaled,
     "ratios": partial(ratio_plot, [*TIMES, NAIVE]),
 }
@@ -314,6 +418,7 @@ def test_every_kind_and_metric_has_its_entry() -> None:
         (COMPARE[:6], PlotKind.METRIC, "rho", "in none of these runs rho has an effect"),
         ([stored()], PlotKind.METRIC, "omega", "omega has an effect and a number"),
         (COMPARE[:6], PlotKind.MASKS, "rho", "counts what it drops"),
+        (COMPARE[:3], PlotKind.FOREST, "rho", "no arm was tested against another"),
         (COMPARE, PlotKind.ROBUSTNESS, "rho", "no run was measured with something hidden"),
     ],
 )
@@ -344,7 +449,8 @@ def test_the_legend_covers_no_data_and_nothing_leaves_the_picture(make: Callable
     figure.draw_without_rendering()  # lays it out
     for axes in figure.axes:
         panel = axes.get_window_extent()
-        assert not any(each.get_window_extent().overlaps(panel) for each in figure.legends)
+        own = [each for each in [axes.get_legend()] if each]
+        assert not any(each.get_window_extent().overlaps(panel) for each in [*figure.legends, *own])
         assert panel.height > (2 if figure.legends else 0.5) * figure.dpi  # and leaves room for it
     box = figure.get_tightbbox()
     assert 0 <= box.x0 < box.x1 <= figure.get_figwidth()
@@ -397,12 +503,13 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_compare_and_sweep_draw_what_report_draws(maldrop: Run) -> None:
     assert maldrop("compare", *QUICK, "--seeds", "2", "--dropout", "none,maldrop", "--plot", "c.svg").code == 0
-    maldrop("report", "maldrop-runs", "--plot", "again.svg")
+    maldrop("report", "maldrop-runs", "--plot", "again.svg", "--plot-kind", "forest", "--baseline", "none")
     assert Path("c.svg").read_bytes() == Path("again.svg").read_bytes()
     hidden = ("--robustness", "occlude=0.5 neurons=0.5")
     assert maldrop("sweep", *QUICK, "--rho", "0,16,64", *hidden, "--plot", "s.svg", "--out", "swept").code == 0
     for kind in OF_ARMS:
-        result = maldrop("report", "swept", "--plot", f"{kind}.SVG", "--plot-kind", kind)
+        tests = ("--baseline", "vanilla") if kind is PlotKind.FOREST else ()
+        result = maldrop("report", "swept", "--plot", f"{kind}.SVG", "--plot-kind", kind, *tests)
         assert (result.code, result.err) == (0, "")
     assert Path("s.svg").read_bytes() == Path("metric.SVG").read_bytes()
     assert len({Path(f"{kind}.SVG").read_bytes() for kind in OF_ARMS}) == len(OF_ARMS)
@@ -418,6 +525,8 @@ def test_compare_and_sweep_draw_what_report_draws(maldrop: Run) -> None:
         (("compare", "--plot", "p.gif"), 2, "ends in none of .png, .svg, .pdf"),
         (("sweep", "--plot", "plot"), 2, "ends in none of .png, .svg, .pdf"),
         (("sweep", "--plot", "p.png", "--dry-run"), 2, "a dry run measures nothing"),
+        (("train", "--plot", "p.png", "--dry-run"), 2, "a dry run measures nothing"),
+        (("train", "--plot", "p.gif"), 2, "ends in none of .png, .svg, .pdf"),
         (("compare", "--plot", "nowhere/p.png"), 1, "there is no folder"),
         (("timeit", "--plot", "p.gif"), 2, "ends in none of .png, .svg, .pdf"),
         (("timeit", "--scale", "rho", "--plot", "p"), 2, "ends in none of .png, .svg, .pdf"),
@@ -440,3 +549,17 @@ def test_runs_that_failed_matter_more_than_the_plot_they_leave_empty(maldrop: Ru
     assert (result.code, Path("p.png").exists()) == (1, False)
     assert "2 of 2 runs did not finish" in result.err
     assert "0 of 1" in result.out
+
+
+def test_train_draws_its_curves_and_sweep_what_it_swept(maldrop: Run) -> None:
+    assert maldrop("train", *QUICK, "--plot", "t.svg").code == 0
+    for text in ("its training loss", "validation top-1 (%)", ">epoch<"):
+        assert text in Path("t.svg").read_text()
+    assert maldrop("sweep", *QUICK[:-4], "-q", "--epochs", "1", "--lr", "0.01,0.02", "--plot", "s.svg").code == 0
+    assert "learning rate" in Path("s.svg").read_text()
+
+
+def test_the_help_lists_all_kinds(maldrop: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = maldrop("compare", "--help").out.partition("--plot-kind")[2]
+    assert all(kind in text[:600] for kind in PlotKind)

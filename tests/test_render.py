@@ -4,7 +4,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from conftest import TINY, Result
 from rich.console import Console
 
 from maldrop_cli.analysis.arms import group, marked_epochs, time_ratio
@@ -65,7 +66,7 @@ COMPARISON = compared(RECORDS)
 ARMS = """\
 **T**
 
-| dropout | top-1 % @1 | top-1 % @2 | train loss | val loss | train s | × none | dropped % | seeds |
+| dropout | top-1 %, epoch 1 | top-1 %, epoch 2 | train loss | val loss | train s | time × none | dropped % | seeds |
 |:-|-:|-:|-:|-:|-:|-:|-:|-:|
 | none | 71.00 ±2.48 | 81.00 ±2.48 | 0.5000 | 0.2500 | 2.0 | 1.00 | 0.00 | 3 |
 | vanilla p=0.5 | 70.50 ±1.24 | 80.50 ±1.24 | 0.5000 | 0.2500 | 3.0 | 1.50 | 50.00 | 3 |
@@ -76,12 +77,14 @@ ARMS = """\
 VERDICTS = """\
 Against vanilla p=0.5, paired by seed, epoch 2
 
-dropout            Δ top-1, points (95 %, uncorrected)    p (Holm)  verdict
----------------  -------------------------------------  ----------  --------------------------------------------
-none                                       +0.50 ±1.24       0.225  inconclusive; about 6 more seeds would decide
-maldrop rho=256                            +5.17 ±0.72       0.002  better
+dropout            top-1 difference, points    p (Holm)  verdict           more seeds
+---------------  --------------------------  ----------  --------------  ------------
+none                            +0.50 ±1.24       0.225  ? inconclusive             6
+maldrop rho=256                 +5.17 ±0.72       0.002  + better                   –
 
-better, worse: Holm-corrected p below 0.05; equivalent: within ±0.5 points (two one-sided t-tests)."""
+±: 95 % t-interval of the difference, not corrected.
+better, worse: Holm-corrected p below 0.05; equivalent: within ±0.5 points (two one-sided t-tests).
+more seeds: about how many would decide, should mean and spread stay as they are."""
 
 
 def lines(text: str) -> list[str]:
@@ -224,7 +227,7 @@ def test_the_sweep_marks_best_and_worst_and_counts_saturated_points() -> None:
         annealed(Schedule.STANDARD, 4096, [100.0, 100.0, 100.0], 20.0),
     ]
     table = sweep_table(compared(runs, None), "T")
-    assert list(table.columns[-1].cells) == ["best", "worst", "", "", ""]
+    assert list(table.columns[-1].cells) == ["+ best", "- worst", "", "", ""]
     assert table.marked == {0: "green", 1: "red"}
     [note] = table.notes
     assert note.startswith("3 of 4 annealed points drop everything (1) or nothing (2) in most epochs")
@@ -271,14 +274,76 @@ def test_auto_is_rich_on_a_terminal_and_plain_elsewhere(terminal: bool) -> None:
     assert ["┃" in text, "\x1b[" in text, "A note." in text] == [terminal, terminal, True]
 
 
-def test_a_narrow_terminal_breaks_between_words_alone() -> None:
-    text = shown(arm_table(COMPARISON, "T"), width=80)
-    assert max(map(len, text.splitlines())) <= 80
-    assert "┃" not in text
-    for word in ("dropout", "maldrop", "rho=256", "dropped", "seeds", "85.67", "±1.90", "0.5000"):
-        assert word in text
+HIDDEN = {"top1_occlude_0.5": 60.25, "top1_neurons_0.9": 33.125}
+LONG = "an arm with quite a long name of many words"
+
+
+def hidden(run: RunRecord) -> RunRecord:
+    return replace(run, epochs=tuple(replace(row, measured=HIDDEN) for row in run.epochs))
+
+
+def wide_tables() -> dict[str, Table]:
+    """One of each kind, the widest that there are."""
+    measured = [hidden(run) for run in RECORDS]
+    arms = [replace(arm, label=label) for arm, label in zip(group(measured), ("", "short", LONG), strict=True)]
+    several = compare_arms(arms, of_dropout(Dropout.VANILLA), 0.5, metrics=["val_top1", *HIDDEN, "val_loss"])
+    probed = replace(JOB_ROWS[1], turnover=0.25, probe_loss=0.5, raised_mask=0.25, raised_joint=0.5, raised_ceiling=1.0)
+    masks = record("maldrop", 0, epochs=(JOB_ROWS[0], probed), never_passed=3, always_passed=1)
+    return {
+        "arms": arm_table(several, "T", ["N"]),
+        "verdicts": verdict_table(several),
+        "sweep": sweep_table(compared(measured, None), "T"),
+        "masks": mask_tables(group([masks]))[0],
+        "train": train_table(hidden(masks)),
+        "report": report_table([*measured, annealed(Schedule.FORWARD_SMOOTH, 4096, [1.0])], long=True),
+        "timings": timing_tables(TIMINGS)[0],
+        "paper": timing_tables(TIMINGS, naive=True)[1],
+    }
+
+
+@pytest.mark.parametrize("name", ["arms", "verdicts", "sweep", "masks", "train", "report", "timings", "paper"])
+@pytest.mark.parametrize("width", [70, 80, 100])
+def test_a_narrow_terminal_leaves_columns_out_and_says_which(name: str, width: int) -> None:
+    table = wide_tables()[name]
+    text = shown(table, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    body, _, said = " ".join(text.split()).partition("Left out, for")
+    said = said.partition("columns: ")[2].partition(". --format")[0]
+    missing = [each for each in table.columns if re.search(rf"(^|; ){re.escape(each.heading)}($|;| \(all)", said)]
+    assert bool(missing) is bool(said)
+    for column in set(map(id, table.columns)) - set(map(id, missing)):
+        [each] = [each for each in table.columns if id(each) == column]
+        for cell in [each.heading, *each.cells] if each.left else each.cells:
+            words = cell.split() if each.left else [" ".join(cell.split())]
+            assert all(word in body for word in words), cell
+    head = text[: text.index("─" * 10)].splitlines() if "┃" not in text else []
+    assert len(head) <= 2 + (len(table.title) > 40) * 2 + 1  # the title above them
+
+
+def test_a_wide_terminal_leaves_nothing_out() -> None:
+    text = shown(arm_table(COMPARISON, "T"), width=200)
+    assert "┃" in text
+    assert "Left out" not in text
     # too narrow for the longest words: cropped cells would be wrong ones
-    assert shown(arm_table(COMPARISON, "T"), width=30) == plain(arm_table(COMPARISON, "T")) + "\n"
+    assert shown(arm_table(COMPARISON, "T"), width=15) == plain(arm_table(COMPARISON, "T")) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("compare", *TINY, "--epochs", "1", "--seeds", "3"), "Left out, for 80 columns: "),
+        (("sweep", *TINY, "--epochs", "1", "--rho", "0,16", "--robustness", "occlude=0.5"), "+ best"),
+        (("timeit", *TINY, "--rounds", "2"), "Left out, for 80 columns: "),
+    ],
+    ids=lambda value: value[0],
+)
+def test_every_command_fits_a_terminal_of_80_columns(
+    command: tuple[str, ...], said: str, maldrop: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = maldrop(*command, "-q", "--format", "rich")
+    assert said in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
 
 
 def test_files_round_trip_and_have_no_nan(tmp_path: Path) -> None:
@@ -335,7 +400,7 @@ def test_timing_rows() -> None:
 def test_timings() -> None:
     [table] = timing_tables(TIMINGS, notes=["N"])
     assert table.title == "The last layer: digits shapes (1x32x32), cnn, batch 64, rho 256, granularity batch"
-    headings = ["loss increase", "% of joint's", "overlap with joint %", "overlap with fast form %"]
+    headings = ["loss increase", "increase in % of worst set", "overlap with worst set %", "overlap with fast form %"]
     assert [column.heading for column in table.columns][-4:] == headings
     assert [row[3:] for row in table.rows()] == [
         ["1", "0.500 [0.500, 0.500]", "1.5", "–", "–", "–", "–"],
@@ -344,9 +409,10 @@ def test_timings() -> None:
         ["100.0", "50.0", "–", "–", "–", "–", "100.0"],
     ]
     assert table.notes[0].startswith("12 interleaved samples on ")
-    assert table.notes[1].endswith("Neurons timed: heuristic-loop 64.")
-    assert table.notes[2].startswith("No 95 % interval of heuristic-loop: fewer than 11 samples")
-    assert table.notes[3:] == ["N"]
+    assert table.notes[1].startswith("Loss increase: by the mask")
+    assert table.notes[2].endswith("Neurons timed: heuristic-loop 64.")
+    assert table.notes[3].startswith("No 95 % interval of heuristic-loop: fewer than 11 samples")
+    assert table.notes[4:] == ["N"]
     [table] = timing_tables(TIMINGS[:2], replace(SETTING, layer=False))
     assert table.title.startswith("A training step: digits")
     assert (len(table.columns), len(table.notes)) == (6, 1)

@@ -321,7 +321,12 @@ def test_data_sets_that_are_mixed_are_said() -> None:
 def test_arms_of_different_lengths() -> None:
     compared = compare_arms(group([stored(), stored(epochs=4, horizon=4)]), None, 0.5)
     [table] = report_tables(compared, [])
-    assert [column.heading for column in table.columns][:4] == ["dropout", "epochs", "top-1 % @first", "top-1 % @last"]
+    assert [column.heading for column in table.columns][:4] == [
+        "dropout",
+        "epochs",
+        "top-1 %, first epoch",
+        "top-1 %, last epoch",
+    ]
     assert table.columns[2].cells == ["80.00", "60.00"]
     assert table.title == "2 stored runs in 2 arms: digits, cnn, SGD lr 0.005, momentum 0.9, batch 64"
 

@@ -360,7 +360,7 @@ def test_several_metrics_are_one_family_to_holm() -> None:
     assert clean.p_holm == pytest.approx(min(2 * alone.p_holm, 1))
     assert hidden.p == ttest_1samp(np.subtract(GOOD, BAD), 0).pvalue
     table = verdict_table(both)
-    assert "corrected over all 2 rows together" in table.notes[0]
+    assert "corrected over all 2 rows together" in table.notes[1]
     assert [column.heading for column in table.columns][:2] == ["measurement", "dropout"]
     assert table.columns[0].cells == ["top-1", "occlude 0.5"]
     [_, row] = arm_rows(both)
@@ -375,8 +375,8 @@ def test_less_loss_is_better_and_its_margin_a_tenth() -> None:
     found = compare_arms(arms, of_dropout(Dropout.VANILLA), 0.5, metrics=["val_loss"])
     assert found.differences["val_loss"][1]
     assert found.differences["val_loss"][1].outcome is Outcome.BETTER
-    assert "Δ loss, nats" in verdict_table(found).columns[1].heading
-    assert "of losses ±0.05 nats" in verdict_table(found).notes[0]
+    assert "loss difference, nats" in verdict_table(found).columns[1].heading
+    assert "of losses ±0.05 nats" in verdict_table(found).notes[1]
     near = [arm(VANILLA, val_loss=(1.0, 1.1, 1.2)), arm(BASE, val_loss=(1.06, 1.17, 1.27))]
     found = compare_arms(near, of_dropout(Dropout.VANILLA), 0.5, metrics=["val_loss"])
     [difference] = filter(None, found.differences["val_loss"])

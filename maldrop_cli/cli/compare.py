@@ -94,7 +94,7 @@ def compare(
     metrics = [each for each in plotting.metrics if each not in UNTESTED] or [TOP1, *measured.plan.keys]
     comparison = compare_arms(arms, base, margin, metrics=metrics)
     notes = [
-        "±: 95 % t-interval over seeds. × none: training time an epoch.",
+        "±: 95 % t-interval over seeds. time × none: training time an epoch.",
         machine_line(records),
         *failures(records),
         *render.saturated_arms(comparison.arms),
@@ -108,7 +108,8 @@ def compare(
     present(tables, render.arm_rows(comparison), output)
     try:
         load = functools.partial(datasets.load, points[0].data, data.data_dir)
-        draw_plot(comparison.arms, plotting, PlotKind.LEARNING, measured.plan, load)
+        default = PlotKind.FOREST if len(points) > 1 else PlotKind.LEARNING
+        draw_plot(comparison.arms, plotting, default, measured.plan, load, comparison)
     finally:
         session.conclude(records)
 

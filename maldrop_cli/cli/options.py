@@ -122,20 +122,25 @@ class PlotFile:
 @dataclass(frozen=True)
 class PlotOptions(PlotFile):
     plot_kind: PlotKind | None = setting(
-        None, f"One of: {', '.join(PlotKind)}. The default is learning, of sweep: metric.", OUTPUT,
+        None, f"One of: {', '.join(PlotKind)}. By default, compare draws forest, sweep metric, report learning.",
+        OUTPUT,
     )  # fmt: skip
     metric: str | None = setting(
         None, "Measurements, with commas between: of the verdicts, the first of the plots metric and time: "
         f"{', '.join(Metric)}, top1_occlude_0.5 (with that hidden), top1_occlude (mean), top1_robustness (of all).",
         OUTPUT,
     )  # fmt: skip
-    x: str = setting("rho", "Of the plot metric: the setting along the axis, any that is a number.", OUTPUT)
+    x: str | None = setting(
+        None, "Of the plot metric: the setting along the axis, any that is a number; by default the one that varies.",
+        OUTPUT,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "x", self.x.strip().replace("-", "_"))
-        if self.x not in NUMERIC:
-            raise UsageError("x", unknown_name("setting that is a number", self.x, NUMERIC))
+        if self.x is not None:
+            object.__setattr__(self, "x", self.x.strip().replace("-", "_"))
+        if self.x not in (None, *NUMERIC):
+            raise UsageError("x", unknown_name("setting that is a number", str(self.x), NUMERIC))
         self.metrics  # noqa: B018  # a wrong one is an error before any work
         if self.plot_kind is not None and self.plot is None:
             raise UsageError("plot_kind", "there is no plot without --plot FILE")

@@ -11,6 +11,7 @@ from maldrop_cli.names import PlotKind, UsageError
 
 if TYPE_CHECKING:
     from maldrop_cli.analysis.arms import Arm
+    from maldrop_cli.analysis.compare import Comparison
     from maldrop_cli.data.load import ImageData
     from maldrop_cli.render.tables import Table
     from maldrop_cli.robustness.plan import RobustnessPlan
@@ -45,10 +46,12 @@ def draw_plot(
     default: PlotKind,
     plan: RobustnessPlan | None = None,
     images: Callable[[], ImageData] | None = None,
+    comparison: Comparison | None = None,
 ) -> None:
     """Draw the plot that was asked for, if any; MaldropError where there is nothing to draw, or the disk fails.
 
     ``plan``, ``images``: of the plot ``examples``, which shows the validation images that the plan perturbs.
+    ``comparison``: of the plot ``forest``, the tests of the arms.
     """
     if options.plot:
         from maldrop_cli.plots import draw, examples, save
@@ -59,5 +62,5 @@ def draw_plot(
                 raise UsageError("plot_kind", "examples needs the images: compare and sweep draw it")
             figure = examples(images(), plan)
         else:
-            figure = draw(kind, arms, (options.metrics or ["val_top1"])[0], options.x)
+            figure = draw(kind, arms, (options.metrics or ["val_top1"])[0], options.x, comparison)
         save(figure, options.plot)

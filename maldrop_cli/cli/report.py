@@ -83,6 +83,7 @@ def report(
     records.sort(key=lambda run: (str(run.config.effective_settings() | {"seed": 0}), run.config.seed))
     arms = render.in_order(group(records), settings) if together else []
     mask_report = render.mask_tables(arms, render.id_columns(arms, settings)) if masks else []
+    comparison = None
     if grouped:
         pool = group(known)  # a baseline need not be among the rows
         if base and not any(map(base.fits, pool)):
@@ -95,7 +96,7 @@ def report(
         single = [run for run in records if not run.trained_as]
         rows = runs.epoch_rows(single) if long else runs.run_rows(single)
         present([runs.report_table(single, long, render.mixed_data(single)), *mask_report], rows, output)
-    draw_plot(arms, plotting, PlotKind.LEARNING)
+    draw_plot(arms, plotting, PlotKind.LEARNING, comparison=comparison)
 
 
 def _stored_runs(folders: Sequence[Path]) -> list[RunRecord]:

@@ -85,6 +85,6 @@ def sweep(
     present(tables, render.arm_rows(comparison), output)
     try:
         load = functools.partial(datasets.load, points[0].data, data.data_dir)
-        draw_plot(comparison.arms, plotting, PlotKind.METRIC, measured.plan, load)
+        draw_plot(comparison.arms, plotting, PlotKind.METRIC, measured.plan, load, comparison)
     finally:
         session.conclude(records)

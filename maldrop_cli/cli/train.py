@@ -8,10 +8,19 @@ from typing import Annotated
 
 import typer
 
-from maldrop_cli.cli.options import DataOptions, MeasureOptions, OutputOptions, Settings, StoreOptions, command
+from maldrop_cli.cli.options import (
+    DataOptions,
+    MeasureOptions,
+    OutputOptions,
+    PlotFile,
+    Settings,
+    StoreOptions,
+    command,
+)
 from maldrop_cli.config import MACHINE, SETTINGS, setting
 from maldrop_cli.executors import Execution, Machine
 from maldrop_cli.files import check_writable
+from maldrop_cli.names import PlotKind, UsageError
 
 DRY_RUN = typer.Option(
     "--dry-run", help="Show what would be trained, with rho by epoch; train nothing.", rich_help_panel=MACHINE
@@ -39,9 +48,12 @@ def train(
     machine: Machine,
     files: TrainOptions,
     output: OutputOptions,
+    plotting: PlotFile,
     dry_run: Annotated[bool, DRY_RUN] = False,
 ) -> None:
     """Train one network: a table row an epoch, and a record on disk."""
+    if plotting.plot and dry_run:
+        raise UsageError("plot", "a dry run measures nothing that could be plotted")
     from maldrop_cli.cli.output import present
     from maldrop_cli.cli.run import Session
     from maldrop_cli.render.dry_run import dry_rows, plan_line, train_chart
@@ -65,4 +77,11 @@ def train(
     records = session.run([config], CheckpointPolicy(store.checkpoint_every or 0, start, files.save))
     tables = [train_table(records[0]), pass_rate_table(records[0])]
     present([table for table in tables if table], epoch_rows(records), output)
-    session.conclude(records)
+    try:
+        if plotting.plot:
+            from maldrop_cli.analysis.arms import group
+            from maldrop_cli.plots import draw, save
+
+            save(draw(PlotKind.LEARNING, group(records)), plotting.plot)
+    finally:
+        session.conclude(records)

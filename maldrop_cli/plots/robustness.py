@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.analysis.compare import TOP1
@@ -32,17 +33,22 @@ def robustness(arms: Sequence[Arm]) -> Figure:
         severities.setdefault(name, [0.0]).append(float(severity))
     if not severities:
         raise MaldropError("nothing to plot: no run was measured with something hidden; --robustness does it")
-    figure, panels = style.canvas(max(7.0, 2.6 * len(severities)), 3.2, lines=len(arms), panels=len(severities))
-    for axes, (name, found) in zip(panels, severities.items(), strict=True):
+    rows, numbers = style.together(range(len(arms))), style.numbers(arms)
+    size = max(7.0, 2.6 * len(severities)), 3.2
+    figure, grid = style.canvas(*size, lines=len(arms), rows=len(rows), panels=len(severities))
+    for column, (name, found) in enumerate(severities.items()):
         at = np.array(sorted(found))
         metrics = [f"{name}_{severity:g}" if severity else TOP1 for severity in at]
         curves = [curve([arm.metric(metric) for metric in metrics]) for arm in arms]
-        handles = [line for number, each in enumerate(curves) for line in band(axes, number, at, each, len(arms))]
-        axes.set_xlabel(name.removeprefix("top1_"))
-        style.fit(axes, TOP1, curves)
-    panels[0].set_ylabel(style.axis_label(TOP1))
+        handles: list[Line2D] = []
+        for panels, members in zip(grid, rows, strict=True):
+            axes = panels[column]
+            handles += [line for index in members for line in band(axes, numbers[index], at, curves[index])]
+            axes.set_xlabel(name.removeprefix("top1_"))
+            style.fit(axes, TOP1, curves)
+            panels[0].set_ylabel(style.axis_label(TOP1))
     caption_of(figure, arms, "bands")
-    style.legend(figure, handles, labels(arms))
+    style.legends(grid, rows, handles, labels(arms))
     return figure
 
 

@@ -6,9 +6,10 @@ import functools
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib.style
 import numpy as np
@@ -18,10 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
+from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.files import write_output
-from maldrop_cli.names import MaldropError, Metric
+from maldrop_cli.names import Dropout, MaldropError, Metric
+from maldrop_cli.render.arms import in_order
 from maldrop_cli.render.runs import metric_name
 
+Item = TypeVar("Item")
 Numbers = npt.NDArray[np.float64]
 Curve = tuple[Numbers, Numbers]  # means, and half-widths of their intervals with 0 where there is none
 
@@ -40,12 +44,17 @@ def axis_label(measured: str) -> str:
     return LABELS.get(measured) or f"validation top-1, {metric_name(measured)} (%)"
 
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that white swallows. Marker and
-# dash tell the lines apart in grey.
-COLOURS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7")
-MARKERS = "osD^vPX*"
+# One for each variant, in the order of names.Dropout. The first seven are Okabe and Ito's, which the colour-blind can
+# tell apart, without the yellow that white swallows. Marker and dash tell the lines apart in grey.
+COLOURS = (
+    *("#000000", "#E69F00", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7"),
+    *("#882255", "#999933", "#332288", "#8C6D5A"),
+)
+FIRST_FREE = 4  # the colours of none, vanilla, maldrop and random are theirs even where they are absent
+MARKERS = "osD^vPX"
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
-MAX_LINES = 24  # beyond it, neither eye nor legend keeps them apart
+TOGETHER = 8  # lines in a panel; more would cover each other
+MAX_LINES = 8 * TOGETHER
 GREY = "#666666"
 TEXT_LINE = 0.2  # inches
 SHIFT = 2.5  # points between lines whose error bars would cover each other
@@ -91,15 +100,30 @@ def save(figure: Figure, path: Path) -> None:
     write_output(path, buffer.getvalue())
 
 
-def canvas(width: float, height: float, *, lines: int = 1, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure, in inches, with its panels side by side. MaldropError for more lines than can be told apart."""
+def together(several: Sequence[Item], by: Callable[[Item], object] = lambda item: None) -> list[list[Item]]:
+    """Those that share a panel: alike in ``by``, and no more than TOGETHER."""
+    alike: dict[object, list[Item]] = {}
+    for item in several:
+        alike.setdefault(by(item), []).append(item)
+    found = []
+    for group in alike.values():
+        size = -(-len(group) // -(-len(group) // TOGETHER))  # 9 are 5 and 4, not 8 and 1
+        found += [group[at : at + size] for at in range(0, len(group), size)]
+    return found
+
+
+def canvas(
+    width: float, height: float, *, lines: int = 1, rows: int = 1, panels: int = 1
+) -> tuple[Figure, list[list[Axes]]]:
+    """An empty figure with rows of panels, each so high, in inches. MaldropError for more lines than can be told
+    apart."""
     if lines > MAX_LINES:
         raise MaldropError(
             f"{lines} lines can't be told apart in one plot ({MAX_LINES} can); choose some of the stored runs: "
             "maldrop report DIR --where SETTING=VALUE --plot FILE"
         )
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    return figure, [list(row) for row in figure.subplots(rows, panels, squeeze=False)]
 
 
 def caption(figure: Figure, *texts: str) -> None:
@@ -118,6 +142,38 @@ def legend(figure: Figure, handles: Sequence[Line2D], names: Sequence[str], titl
     figure.set_figheight(figure.get_figheight() + TEXT_LINE * (-(-len(names) // columns) + (title is not None)))
 
 
+def legends(
+    grid: Sequence[Sequence[Axes]],
+    rows: Sequence[Sequence[int]],
+    handles: Sequence[Line2D],
+    names: Sequence[str],
+    title: str | None = None,
+) -> None:
+    """As :func:`legend`; of several rows of panels, one beside each. ``rows``: which of the ``handles`` stand in it."""
+    figure: Any = grid[0][0].get_figure(root=True)
+    if len(rows) == 1:
+        legend(figure, handles, names, title)
+        return
+    for panels, members in zip(grid, rows, strict=True):
+        shown = [handles[number] for number in members], [names[number] for number in members]
+        panels[-1].legend(*shown, loc="center left", bbox_to_anchor=(1.02, 0.5), title=title, alignment="left")
+    figure.set_figwidth(figure.get_figwidth() + 0.8 + max(map(len, [*names, title or ""])) / 13)
+
+
+def numbers(arms: Sequence[Arm]) -> list[int]:
+    """The number of each arm's line, whatever kind of plot it is in. The first arm of a variant, by its settings, has
+    the variant's own, and thus its colour; the others have those of variants that are not there."""
+    variants, order = list(Dropout), in_order(arms, [])
+    own = {arm.config.dropout: id(arm) for arm in reversed(order)}
+    free = [each for each in range(FIRST_FREE, len(COLOURS)) if variants[each] not in own]
+    spare = (each + turn * len(COLOURS) for turn in count(not free) for each in free or range(FIRST_FREE, len(COLOURS)))
+    found = {
+        id(arm): variants.index(arm.config.dropout) if own[arm.config.dropout] == id(arm) else next(spare)
+        for arm in order
+    }
+    return [found[id(arm)] for arm in arms]
+
+
 def line_style(index: int) -> dict[str, Any]:
     """Of the line with that number: no two of MAX_LINES are the same."""
     return {
@@ -128,11 +184,12 @@ def line_style(index: int) -> dict[str, Any]:
 
 
 def line_with_bars(
-    axes: Axes, index: int, x: npt.ArrayLike, y: npt.ArrayLike, half: npt.ArrayLike, beside: int = 1
+    axes: Axes, index: int, x: npt.ArrayLike, y: npt.ArrayLike, half: npt.ArrayLike, among: tuple[int, int] = (0, 1)
 ) -> list[Line2D]:
-    """Line ``index`` with error bars. Of ``beside`` lines at the same place, each is moved a little to one side, on the
-    paper rather than in the data, so that all bars are seen. ``half``: half-widths, or those below and those above."""
-    points = SHIFT * (index - (beside - 1) / 2) if beside > 1 else 0
+    """Line ``index`` with error bars. ``among``: the how manieth it is of how many at the same place; each is moved a
+    little to one side, on the paper rather than in the data, so that all bars are seen. ``half``: half-widths, or those
+    below and those above."""
+    points = SHIFT * (among[0] - (among[1] - 1) / 2)
     moved = offset_copy(axes.transData, axes.get_figure(root=True), points, units="points")
     style = line_style(index)
     axes.errorbar(x, y, half, color=style["color"], transform=moved, linestyle="none", elinewidth=0.9, alpha=0.7)

@@ -32,7 +32,7 @@ def ratios(rows: Sequence[Mapping[str, Any]], *captions: str) -> Figure:
     """What a step costs, as a multiple of one without dropout. A row a subject, in the order of the table: its ratio to
     ``none`` with the 95 % interval; the per-neuron forms are hollow. ``rows``: as `timing_rows` gives them;
     ``captions``: what to say above them, a line each."""
-    figure, [axes] = style.canvas(7, 0.6 + ROW * len(rows))
+    figure, [[axes]] = style.canvas(7, 0.6 + ROW * len(rows))
     for place, row in enumerate(rows):
         ratio, low, high = (row[f"ratio_vs_none{end}"] for end in ("", "_lo", "_hi"))
         face = "black" if row["neurons_timed"] is None else "white"
@@ -62,7 +62,7 @@ def scale(points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str
     """The cost of choosing neurons along an axis. Both scales are logarithmic: a power is a straight line, its exponent
     the slope. One line a selector, its medians in milliseconds with 95 % intervals, its exponent in the legend; slanted
     lines of the grid have exponent 1, level ones 0. ``captions``: what to say above it, a line each."""
-    figure, [axes] = style.canvas(7, 4.0, lines=len(exponents))
+    figure, [[axes]] = style.canvas(7, 4.0, lines=len(exponents))
     values = np.array([point.value for point in points])
     times = 1000 * np.array([(point.low, point.seconds, point.high) for point in points])
     handles: list[Line2D] = []
@@ -70,7 +70,7 @@ def scale(points: Sequence[ScalePoint], exponents: Sequence[Exponent], axis: str
         own = [point.selector == each.selector for point in points]
         low, median, high = times[own].T
         half = np.nan_to_num(np.abs([median - low, high - median]))
-        handles += style.line_with_bars(axes, index, values[own], median, half, len(exponents))
+        handles += style.line_with_bars(axes, index, values[own], median, half, (index, len(exponents)))
     axes.set(xlabel=LABELS.get(axis, axis), ylabel="scoring, selecting and masking (ms)")
     _grid(axes, np.unique(values), np.nanmin(times), np.nanmax(times))
     few = "; no bar: too few samples" if np.isnan(times).any() else ""

@@ -9,7 +9,7 @@ from typing import Any
 from maldrop_cli.analysis.arms import Arm, marked_epochs, time_ratio
 from maldrop_cli.analysis.compare import TOP1, Comparison, lower_is_better
 from maldrop_cli.analysis.settings import NUMERIC, order, varying
-from maldrop_cli.analysis.stats import Difference, Interval, Outcome
+from maldrop_cli.analysis.stats import MAX_SEEDS, Difference, Interval, Outcome
 from maldrop_cli.config import RunConfig
 from maldrop_cli.names import value_text
 from maldrop_cli.record import TUNE, RunRecord, measured_names
@@ -18,6 +18,8 @@ from maldrop_cli.render.tables import Column, Table, number, number_column, plur
 
 DIGITS = 8  # of a data digest, where it is shown
 _METRICS = ("val_top1", "val_top5", "val_loss", "train_loss", "drop_rate", "rho_mean", *runs.OF_MASKS)  # of an arm
+
+SIGNS = {Outcome.BETTER: "+", Outcome.WORSE: "-", Outcome.EQUIVALENT: "=", Outcome.INCONCLUSIVE: "?"}
 
 
 def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -92,17 +94,17 @@ def arm_table(
     arms = comparison.arms
     lengths = {arm.config.epochs for arm in arms}
     hidden = hidden_metrics(arms)
-    marked: dict[object, int | None] = {"first": 1, "last": None}
+    marked: dict[str, int | None] = {"first epoch": 1, "last epoch": None}
     if len(lengths) == 1:
-        marked = {epoch: epoch for epoch in ([*lengths] if hidden else marked_epochs(*lengths))}
+        marked = {f"epoch {epoch}": epoch for epoch in ([*lengths] if hidden else marked_epochs(*lengths))}
     columns = [
         *(id_columns or _named(arms)),
-        *(_accuracy(arms, label, epoch) for label, epoch in marked.items()),
+        *(_accuracy(arms, label, epoch, len(marked) - at) for at, (label, epoch) in enumerate(marked.items(), 1)),
         *runs.measured(hidden, arms, Arm.metric),
         *_tuning(arms),
         *_means(arms, "train_loss", "val_loss"),
-        number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
-        number_column("× none", map(time_ratio, arms, comparison.references), 2),
+        number_column("train s", [arm.total_seconds().mean for arm in arms], 1, spare=5),
+        number_column("time × none", map(time_ratio, arms, comparison.references), 2, spare=3),
         *_means(arms, "drop_rate"),
         _seeds(arms),
     ]
@@ -142,8 +144,8 @@ def _named(arms: Sequence[Arm]) -> list[Column]:
     return [Column("dropout", labels(arms), left=True)]
 
 
-def _accuracy(arms: Sequence[Arm], label: object, epoch: int | None = None) -> Column:
-    return number_column(f"top-1 % @{label}", [arm.metric("val_top1", epoch) for arm in arms], 2)
+def _accuracy(arms: Sequence[Arm], label: str, epoch: int | None = None, spare: int = 0) -> Column:
+    return number_column(f"top-1 %, {label}", [arm.metric("val_top1", epoch) for arm in arms], 2, spare=spare)
 
 
 def _means(arms: Sequence[Arm], *fields: str) -> list[Column]:
@@ -153,7 +155,7 @@ def _means(arms: Sequence[Arm], *fields: str) -> list[Column]:
 
 def _seeds(arms: Sequence[Arm]) -> Column:
     counts = [(len(arm.done), len(arm.runs)) for arm in arms]
-    return Column("seeds", [str(done) if done == tried else f"{done} of {tried}" for done, tried in counts])
+    return Column("seeds", [str(done) if done == tried else f"{done} of {tried}" for done, tried in counts], spare=3)
 
 
 def _remarks(arms: Sequence[Arm], marks: Mapping[int, str]) -> Column:
@@ -174,29 +176,39 @@ def verdict_table(comparison: Comparison, id_columns: Sequence[Column] | None = 
     ]
     differences = [difference for *_, difference in tests]
     [*metrics] = [runs.metric_name(metric) for metric, *_ in tests]
-    title, against = _against(comparison, [(metric, number) for metric, number, _ in tests])
-    what = "Δ" if several else f"Δ {runs.metric_name(*comparison.differences)}"
-    unit = "nats" if all(map(lower_is_better, comparison.differences)) else "points"
+    title, baselines = against(comparison, [(metric, number) for metric, number, _ in tests])
+    what = "difference" if several else f"{runs.metric_name(*comparison.differences)} difference"
+    losses = {*map(lower_is_better, comparison.differences)}
+    unit = "points or nats" if len(losses) > 1 else "nats" if losses == {True} else "points"
     columns = [
         *([Column("measurement", metrics, left=True)] if several else []),
         *(each.only(number for _, number, _ in tests) for each in id_columns or _named(comparison.arms)),
-        *against,
-        number_column(f"{what}, {unit} (95 %, uncorrected)", [each.interval for each in differences], 2, sign=True),
-        Column("p (Holm)", ["< 0.001" if each.p_holm < 0.001 else number(each.p_holm, 3) for each in differences]),
-        Column("verdict", [_verdict(each) for each in differences], left=True),
+        *baselines,
+        number_column(f"{what}, {unit}", [each.interval for each in differences], 2, sign=True),
+        Column(
+            "p (Holm)", ["< 0.001" if each.p_holm < 0.001 else number(each.p_holm, 3) for each in differences], spare=1
+        ),
+        Column("verdict", [f"{SIGNS.get(each.outcome, '')} {each.outcome}".strip() for each in differences], left=True),
+        Column("more seeds", [_more_seeds(each) for each in differences], spare=2),
     ]
     family = f", corrected over all {len(tests)} rows together" if several else ""
-    nats = f", of losses ±{comparison.margin / 10:g} nats" if any(map(lower_is_better, comparison.differences)) else ""
+    nats = f", of losses ±{comparison.margin / 10:g} nats" if True in losses else ""
     notes = [
+        "±: 95 % t-interval of the difference, not corrected.",
         f"better, worse: Holm-corrected p below 0.05{family}; equivalent: within ±{comparison.margin:g} points{nats} "
-        "(two one-sided t-tests)."
+        "(two one-sided t-tests).",
     ]
-    styles = {Outcome.BETTER: "green", Outcome.WORSE: "red"} if several else {}
+    open_ones = [each for each in differences if each.outcome is Outcome.INCONCLUSIVE]
+    if open_ones:
+        notes.append("more seeds: about how many would decide, should mean and spread stay as they are.")
+    if any(math.isnan(each.p) for each in open_ones):
+        notes.append("Without p: the differences are all equal, so there is no spread to test against.")
+    styles = {Outcome.BETTER: "green", Outcome.WORSE: "red"}
     marked = {row: styles[each.outcome] for row, each in enumerate(differences) if each.outcome in styles}
     return Table(title, columns, notes, marked)
 
 
-def _against(comparison: Comparison, tests: Sequence[tuple[str, int]]) -> tuple[str, list[Column]]:
+def against(comparison: Comparison, tests: Sequence[tuple[str, int]]) -> tuple[str, list[Column]]:
     """The title of the verdicts, and, where the baseline is the best of several, a column that names it."""
     if base := comparison.baseline:
         return f"Against {base.label or runs.name(base.config)}, paired by seed, epoch {base.config.epochs}", []
@@ -208,14 +220,11 @@ def _against(comparison: Comparison, tests: Sequence[tuple[str, int]]) -> tuple[
     return title, [Column("against", names, left=True)]
 
 
-def _verdict(difference: Difference) -> str:
-    if difference.outcome is not Outcome.INCONCLUSIVE:
-        return str(difference.outcome)
-    if math.isnan(difference.p):
-        return "inconclusive; the differences are all equal, so there is no spread to test against"
-    if difference.more_seeds is None:
-        return "inconclusive; no number of seeds within 1,000 would decide"
-    return f"inconclusive; about {plural(difference.more_seeds, 'more seed')} would decide"
+def _more_seeds(difference: Difference) -> str:
+    """How many would decide; a dash where it is decided, or can't be told."""
+    if difference.outcome is not Outcome.INCONCLUSIVE or math.isnan(difference.p):
+        return "–"
+    return f"> {MAX_SEEDS:,}" if difference.more_seeds is None else str(difference.more_seeds)
 
 
 def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None) -> list[Table]:
@@ -228,13 +237,13 @@ def mask_tables(arms: Sequence[Arm], id_columns: Sequence[Column] | None = None)
     columns = [
         *(each.only(rows) for each in id_columns or _named(arms)),
         number_column("never passed", [arm.of_runs("never_passed").mean for arm in counting], 1),
-        number_column("always", [arm.of_runs("always_passed").mean for arm in counting], 1),
+        number_column("always passed", [arm.of_runs("always_passed").mean for arm in counting], 1),
         *_means(counting, *runs.OF_MASKS),
     ]
     notes = [
-        "never passed, always: neurons (of maldropconnect, weights), over all of training. turnover: the share of the "
-        "dropping that moved to others since the epoch before. raised: the loss of the probe images without the "
-        "neurons of the run's own mask, of the jointly worst set, and at most without any set."
+        "never, always passed: neurons (of maldropconnect, weights), over all of training. turnover: the share of the "
+        "dropping that moved to others since the epoch before. raised: by how much the loss of the probe images is "
+        "higher without the neurons of the run's own mask, of the jointly worst set, and at most without any set."
     ]
     return [Table("Masks, means over seeds at the last epoch", columns, notes)]
 
@@ -261,8 +270,11 @@ def setting_columns(several: Sequence[Mapping[str, Any]], names: Iterable[str]) 
     """A column for each of the settings ``names``; empty where one has no effect. ``several``: flat settings by row."""
     numeric = {*NUMERIC} - {"omega"}
     return [
-        Column(name.replace("_", "-"), [value_text(each.get(name)) for each in several], left=name not in numeric)
+        Column(
+            name.replace("_", "-"), cells, left=name not in numeric, spare=9 if len({*filter(None, cells)}) < 2 else 0
+        )
         for name in names
+        for cells in [[value_text(each.get(name)) for each in several]]
     ]
 
 
@@ -274,23 +286,23 @@ def sweep_table(comparison: Comparison, title: str, notes: Sequence[str] = ()) -
     means = {row: arm.metric(by).mean for row, arm in enumerate(arms) if arm.config.has_rho and arm.done}
     marks: dict[int, str] = {}
     if len(set(means.values())) > 1:
-        marks = {max(means, key=means.__getitem__): "best", min(means, key=means.__getitem__): "worst"}
+        marks = {max(means, key=means.__getitem__): "+ best", min(means, key=means.__getitem__): "- worst"}
     configs = [arm.config for arm in arms]
     rates = [[row.drop_rate for run in arm.done.values() for row in run.epochs] for arm in arms]
     columns = [
         *point_columns(configs),
-        _accuracy(arms, configs[0].epochs),
+        _accuracy(arms, f"epoch {configs[0].epochs}"),
         *runs.measured(hidden, arms, Arm.metric),
         *_tuning(arms),
         *_means(arms, "val_loss"),
-        number_column("train s", [arm.total_seconds().mean for arm in arms], 1),
-        number_column("dropped %", [sum(each) / len(each) if each else None for each in rates], 2),
+        number_column("train s", [arm.total_seconds().mean for arm in arms], 1, spare=5),
+        number_column("dropped %", [sum(each) / len(each) if each else None for each in rates], 2, spare=3),
         _seeds(arms),
         _remarks(arms, marks),
     ]
     chosen = ["best, worst: by top-1 on the tuning images."] if tuned and marks else []
     notes = [*runs.schedule_settings(configs), *notes, *saturated_arms(arms), *chosen, *runs.hidden_note(hidden)]
-    styles = {"best": "green", "worst": "red"}
+    styles = {"+ best": "green", "- worst": "red"}
     return Table(title, columns, notes, {row: styles[mark] for row, mark in marks.items()})
 
 
@@ -329,8 +341,8 @@ def report_tables(comparison: Comparison, by: Sequence[str]) -> list[Table]:
     records = list({run.run_id: run for arm in arms for run in arm.runs.values()}.values())
     ids = id_columns(arms, by)
     notes = [
-        "±: 95 % t-interval over seeds. × none: training time an epoch, against the arm without dropout that is alike "
-        "in all else.",
+        "±: 95 % t-interval over seeds. time × none: training time an epoch, against the arm without dropout that is "
+        "alike in all else.",
         runs.machine_line(records),
         *mixed_data(records),
         *runs.failures(records),

@@ -111,14 +111,14 @@ def sweep_chart(
     columns = [
         *point_columns(points),
         *(
-            Column(f"rho @{epoch + 1}", [_short(rhos[epoch].mean) if rhos else "" for *_, rhos in plans])
+            Column(f"rho, epoch {epoch + 1}", [_short(rhos[epoch].mean) if rhos else "" for *_, rhos in plans], spare=1)
             for epoch in sorted({0, epochs - 1})
         ),
         Column("rho by epoch", charts, left=True),
     ]
     scope = "a character an epoch" if epochs <= SPARK else f"{len(at)} of {epochs} epochs, evenly spread"
     whole = " or ".join(dict.fromkeys(f"{units} {config.unit}s" for config, units in layers if config.has_rho))
-    legend = f"rho @N: its mean in epoch N. rho by epoch, {scope}: {drawn.legend} of the {whole}."
+    legend = f"rho, epoch N: its mean in it. rho by epoch, {scope}: {drawn.legend} of the {whole}."
     saturated = runs.saturation((config, [100 * rho.mean / units for rho in rhos]) for config, units, rhos in plans)
     return Table(f"Dry run: {title}", columns, [legend, *runs.schedule_settings(points), *notes, *saturated])
 

@@ -19,20 +19,20 @@ FURTHER = (
     *("image_size", "shape", "classes", "images", "deterministic"),
 )
 ENVIRONMENT = ("device", "device_name", "threads", "workers", "torch")
-SHOWN = {  # what an EpochRow measures, in the order of files: the heading of its column in tables, and the decimals
-    "train_loss": ("train loss", 4),
-    "val_loss": ("val loss", 4),
-    "val_top1": ("top-1 %", 2),
-    "val_top5": ("top-5 %", 2),
-    "train_seconds": ("train s", 2),
-    "drop_rate": ("dropped %", 2),
-    "rho_mean": ("rho", 0),
-    "turnover": ("turnover %", 1),
-    "probe_loss": ("probe loss", 4),
-    "raised_mask": ("raised by mask", 3),
-    "raised_joint": ("by joint", 3),
-    "raised_ceiling": ("ceiling", 3),
-    "fidelity": ("mask/joint %", 1),
+SHOWN = {  # what an EpochRow measures, in the order of files: its column's heading, decimals, and Column.spare
+    "train_loss": ("train loss", 4, 8),
+    "val_loss": ("val loss", 4, 4),
+    "val_top1": ("top-1 %", 2, 0),
+    "val_top5": ("top-5 %", 2, 7),
+    "train_seconds": ("train s", 2, 6),
+    "drop_rate": ("dropped %", 2, 6),
+    "rho_mean": ("rho", 0, 3),
+    "turnover": ("turnover %", 1, 2),
+    "probe_loss": ("probe loss", 4, 3),
+    "raised_mask": ("raised by mask", 3, 1),
+    "raised_joint": ("raised by worst set", 3, 1),
+    "raised_ceiling": ("raised at most", 3, 2),
+    "fidelity": ("mask in % of worst set", 1, 1),
 }
 OF_MASKS = ("turnover", *PROBED, "fidelity")  # those of SHOWN that are about masks
 REPORTED = ("never_passed", "always_passed")  # of RunRecord, about all its masks
@@ -169,10 +169,15 @@ def measured(fields: Iterable[str], rows: Sequence[Any], value: Callable[[Any, s
     """A column for each of the ``fields``, measurements of an epoch; ``value(row, field)``, a number or an Interval, is
     what it shows."""
     return [
-        number_column(heading, [value(row, field) for row in rows], digits, sign=field.startswith("raised_"))
+        number_column(heading, [value(row, field) for row in rows], digits, field.startswith("raised_"), spare)
         for field in fields
-        for heading, digits in [SHOWN.get(field) or (f"{metric_name(field)} %", 2)]
+        for heading, digits, spare in [SHOWN.get(field) or (_heading(field), 2, 2)]
     ]
+
+
+def _heading(metric: str) -> str:
+    """Of a measurement in percent that is no field of EpochRow."""
+    return f"top-1 %, {metric_name(metric)}" if metric.startswith("top1_") else f"{metric_name(metric)} %"
 
 
 def train_table(run: RunRecord) -> Table:
@@ -223,14 +228,14 @@ def report_table(records: Sequence[RunRecord], long: bool, notes: Sequence[str] 
     rows = epoch_rows(records) if long else run_rows(records)
     variants = {run.run_id: name(run.config) for run in records}
     columns = [
-        Column("data", [row["dataset"] for row in rows], left=True),
-        Column("model", [row["model"] for row in rows], left=True),
+        Column("data", [row["dataset"] for row in rows], left=True, spare=2),
+        Column("model", [row["model"] for row in rows], left=True, spare=2),
         Column("variant", [variants[row["run_id"]] for row in rows], left=True),
-        Column("lr", [value_text(row["lr"]) for row in rows]),
+        Column("lr", [value_text(row["lr"]) for row in rows], spare=3),
         Column("seed", [str(row["seed"]) for row in rows]),
-        Column("epoch", [f"{row['epoch'] or 0}/{row['epochs']}" for row in rows]),
+        Column("epoch", [f"{row['epoch'] or 0}/{row['epochs']}" for row in rows], spare=0 if long else 1),
         *measured(("train_loss", "val_loss", "val_top1", "train_seconds"), rows, dict.__getitem__),
-        Column("status", [row["status"] for row in rows], left=True),
+        Column("status", [row["status"] for row in rows], left=True, spare=1),
         Column("run", [row["run_id"] for row in rows], left=True),
     ]
     return Table(plural(len(records), "stored run"), columns, [*notes, *failures(records)])

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -22,11 +22,18 @@ from maldrop_cli.files import write_output
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and its cells as text. ``left``: words rather than numbers."""
+    """A heading and its cells as text. ``left``: words rather than numbers. ``spare``: how readily a narrow terminal
+    does without it; 0: never."""
 
     heading: str
     cells: Sequence[str]
     left: bool = False
+    spare: int = 0
+
+    @property
+    def uniform(self) -> bool:
+        """Whether several rows have the same there."""
+        return len(self.cells) > 1 and len(set(self.cells)) == 1
 
     def only(self, rows: Iterable[int]) -> Column:
         """Some of its rows."""
@@ -104,30 +111,82 @@ def show(tables: Sequence[Table], form: str, console: Console) -> None:
     for index, table in enumerate(tables):
         if index:
             console.print()
-        if (rich_table := _rich(table, console)) is None:
+        widths = _fitting(table.columns, console.width)
+        if not any(widths):
             console.file.write(to_text([table], "plain") + "\n")
         else:
-            console.print(rich_table, *map(Text, table.notes), sep="\n")
+            notes = [*table.notes, *_left_out(table.columns, widths, console.width)]
+            console.print(_rich(table, widths, console.width), *map(Text, notes), sep="\n")
 
 
-def _rich(table: Table, console: Console) -> RichTable | None:
-    """Framed where the terminal is wide enough, else without a frame; either way, cells break between words alone. None
-    where the terminal is too narrow for that: cropped cells would be wrong ones."""
-    any_width = console.options.update(max_width=10_000)
+GAP, FRAME = 2, 3  # characters between columns without a frame, and with one
+
+
+def _fitting(columns: Sequence[Column], room: int) -> list[int]:
+    """The width of each column, 0 for one that is left out; all 0 where not even the indispensable ones fit. Numbers
+    are never broken, headings into two lines at most, words too, if that is enough."""
+    numbers = range(len(columns))
+    kept = [number for number in numbers if not columns[number].spare]
+    spare = sorted(set(numbers) - {*kept}, key=lambda number: (columns[number].uniform, columns[number].spare))
+    for breaking in (_halved, _longest_word):
+        least = [
+            max(_halved(each.heading), *(breaking(cell) if each.left else len(cell) for cell in each.cells), 1)
+            for each in columns
+        ]
+        shown = kept if breaking is _longest_word else [*kept, *spare]
+        left = room + GAP - sum(least[number] + GAP for number in kept)
+        if left >= 0:
+            break
+    else:
+        return [0 for _ in columns]
+    widths = [least[number] if number in kept else 0 for number in numbers]
+    for number in shown[len(kept) :]:  # the least dispensable first; of a wide one's room, narrower ones make use
+        if least[number] + GAP <= left:
+            widths[number] = least[number]
+            left -= least[number] + GAP
+    for number, each in enumerate(columns):
+        if widths[number] and each.left:  # words get what numbers leave
+            more = min(max(map(len, [each.heading, *each.cells])) - widths[number], left)
+            widths[number] += more
+            left -= more
+    return widths
+
+
+def _halved(text: str) -> int:
+    """The least width at which ``text``, broken between words, takes no more than two lines, none of a sign alone."""
+    words = text.split()
+    halves = ((" ".join(words[:at]), " ".join(words[at:])) for at in range(1, len(words)))
+    return min((max(map(len, each)) for each in halves if len(each[0]) > 1), default=len(text))
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
+def _left_out(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[str]:
+    """A line that names the columns without a width, with their value where all rows have the same."""
+    missing = [each for each, width in zip(columns, widths, strict=True) if not width]
+    names = "; ".join(f"{each.heading} (all {each.cells[0]})" if each.uniform else each.heading for each in missing)
+    return [f"Left out, for {room} columns: {names}. --format plain shows all, --csv FILE writes it."] if names else []
+
+
+def _rich(table: Table, widths: Sequence[int], room: int) -> RichTable:
+    """Framed where the terminal is wide enough for all of it on single lines, else without a frame, with the columns
+    that have one of the ``widths``."""
     rich_table = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
-    for column in table.columns:
-        words = " ".join([column.heading, *column.cells]).split()
-        rich_table.add_column(
-            Text(column.heading), justify="left" if column.left else "right", min_width=max(map(len, words), default=0)
-        )
-    for index, row in enumerate(table.rows()):
-        rich_table.add_row(*(Text(cell) for cell in row), style=table.marked.get(index))
-    if console.measure(rich_table, options=any_width).maximum > console.width:
+    full = [max(map(len, [each.heading, *each.cells])) for each in table.columns]
+    framed = sum(width + FRAME for width in full) + 1 <= room
+    if not framed:
         rich_table.box, rich_table.show_edge, rich_table.pad_edge = box.SIMPLE_HEAD, False, False
         rich_table.padding = (0, 1, 0, 0)
-        for narrow, column in zip(rich_table.columns, table.columns, strict=True):
-            narrow.width = None if column.left else narrow.min_width  # words get what numbers leave
-    return rich_table if console.measure(rich_table, options=any_width).minimum <= console.width else None
+    shown = [number for number, width in enumerate(widths) if width or framed]
+    for number in shown:
+        each = table.columns[number]
+        justify: Literal["left", "right"] = "left" if each.left else "right"
+        rich_table.add_column(Text(each.heading), justify=justify, width=(full if framed else widths)[number])
+    for index, row in enumerate(table.rows()):
+        rich_table.add_row(*(Text(row[number]) for number in shown), style=table.marked.get(index))
+    return rich_table
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -155,10 +214,12 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}z.{digits}f}"  # z: no -0.00
 
 
-def number_column(heading: str, values: Iterable[float | Interval | None], digits: int, sign: bool = False) -> Column:
-    """A column of numbers; of an interval, the mean and the half-width."""
+def number_column(
+    heading: str, values: Iterable[float | Interval | None], digits: int, sign: bool = False, spare: int = 0
+) -> Column:
+    """A column of numbers; of an interval, the mean and the half-width. ``spare``: as of :class:`Column`."""
     pairs = [(each.mean, each.half) if isinstance(each, Interval) else (each, math.nan) for each in values]
-    return Column(heading, [plus_minus(mean, half, digits, sign=sign) for mean, half in pairs])
+    return Column(heading, [plus_minus(mean, half, digits, sign=sign) for mean, half in pairs], spare=spare)
 
 
 def plus_minus(mean: float | None, half: float, digits: int, *, sign: bool = False) -> str:
