@@ -27,11 +27,12 @@ def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
     kind, values = SETTING_TYPES[name], [text]
     if isinstance(text, str):
         if name in ("rho", "rho_end"):
-            values = list(grammar.parse_axis(text, name))
+            values = list(grammar.parse_axis(text, name, whole=True))
         elif name in _READERS:
             values = _READERS[name](text)
         elif kind in (int, float):
-            values = [_exact(kind, number, name) for number in grammar.parse_numbers(text, name)]
+            numbers = grammar.parse_numbers(text, name, whole=kind is int)
+            values = [_exact(kind, number, name) for number in numbers]
         elif kind is str:
             values = words(text)
         else:
