@@ -17,7 +17,7 @@ from maldrop_cli.runs.events import Ended, Event, Retried, Started, Trained, Wai
 class ProgressListener:
     """Shows events, and counts epochs over all runs of a command, concurrent ones included.
 
-    ``quiet`` shows warnings alone. The time left is the time so far, divided by the epochs trained in it, times those
+    ``quiet`` shows nothing. The time left is the time so far, divided by the epochs trained in it, times those
     to go; reused epochs take none. ``reused``: runs that were finished already; ``resumed``: job numbers.
     """
 
@@ -95,8 +95,9 @@ class ProgressListener:
                 self.warn(message)
 
     def warn(self, message: str) -> None:
-        """A line that is always shown."""
-        self._print(f"maldrop: {message}")
+        """A line of its own."""
+        if not self.quiet:
+            self._print(f"maldrop: {message}")
 
     def _reach(self, job: int, epochs: int, description: str | None = None) -> None:
         """So many epochs of a run need no training any more: fewer than before, where a killed worker lost some."""

@@ -149,8 +149,10 @@ class _Reader:
             raise UsageError(self.flag, f"{text} is too large; {MAX_COUNT:,} is the most")
         exact, end = Decimal(text), self.position
         if whole and exact != exact.to_integral_value() and not self.take(_PERCENT):
-            self.position = self.text.index(text, begin) + len(text) - len(text.lstrip("+-0123456789"))
-            raise self.error("the end of a whole number")
+            fraction = text.lstrip("+-0123456789")
+            at = self.text.index(text, begin) + len(text) - len(fraction) + 1
+            problem = f"in {self.text!r}, at character {at}, {fraction[0]!r}: {text} is not a whole number"
+            raise UsageError(self.flag, problem)
         self.position = end
         return float(text)
 
