@@ -13,6 +13,7 @@ from typing import IO
 
 from maldrop_cli.names import MaldropError, UsageError
 
+STDOUT = Path("-")  # where an option takes it for a file
 _MAY_BE_ONE = ({"save", "resume"}, {"save_config", "config"})  # written after it was read
 
 
@@ -101,7 +102,12 @@ def check_writable(path: Path) -> None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write a table or a picture; MaldropError where the disk fails."""
+    """Write a table or a picture, to stdout where ``path`` is STDOUT; MaldropError where the disk fails."""
+    if path == STDOUT:
+        if sys.stdout is not None:  # as it is where a shell closed it
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
+        return
     try:
         with atomic_write(path) as file:
             file.write(content)

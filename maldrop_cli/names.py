@@ -149,6 +149,16 @@ class Metric(StrEnum):
     DROP_RATE = "drop_rate"
 
 
+class Outcome(StrEnum):
+    """The verdict on an arm."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
+    TOO_FEW = "too few seeds"
+
+
 class Axis(StrEnum):
     """Along what `timeit --scale` times the choosing of neurons."""
 

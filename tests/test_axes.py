@@ -12,7 +12,7 @@ from maldrop_cli.sweep.grammar import Quantity, parse_axis, parse_numbers, parse
 
 
 def counts(text: str) -> list[int]:
-    return list(dict.fromkeys(each.count(4096, "rho") for each in parse_axis(text, "rho")))
+    return list(dict.fromkeys(each.count(4096, "rho") for each in parse_axis(text, "rho", whole=True)))
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def counts(text: str) -> list[int]:
         ("5,5,5", [5]),
         ("1e3", [1000]),
         ("0..1", [0, 1]),  # nine points round to two whole numbers
-        ("0.5", [1]),  # half up
-        ("2.4", [2]),
-        ("0...8/2", [0, 1]),  # from 0 to .8
+        ("4..16*1.5", [4, 6, 9, 14]),  # what a range works out is rounded half up
+        ("0%..10%:2.5", [0, 102, 205, 307, 410]),
+        ("2.56e2", [256]),
     ],
 )
 def test_counts(text: str, values: list[int]) -> None:
@@ -80,11 +80,22 @@ def test_half_of_a_neuron_is_rounded_up_whatever_it_is_in_binary(percent: float,
         ("%", 1, "%"),
         ("5%%", 3, "%"),
         ("..5", 1, "."),
+        ("0...4096", 4, "."),  # not up to .4096
+        ("0...8/2", 4, "."),
+        ("0.5", 2, "."),
+        ("2.4", 2, "."),
+        ("-0.4", 3, "."),
+        (" 1e-3", 3, "e"),
+        ("256,.5", 5, "."),
+        ("0.5..4", 2, "."),
+        ("0..4.5", 5, "."),
+        ("0..4:0.5", 7, "."),
+        ("4096.00000000000000001", 5, "."),  # 4096 in binary
     ],
 )
 def test_a_malformed_axis_names_the_character_it_stopped_at(text: str, at: int, character: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_axis(text, "rho")
+        parse_axis(text, "rho", whole=True)
     assert f"at character {at}, {character!r}" in str(caught.value)
 
 
@@ -118,7 +129,7 @@ def test_a_meaningless_axis_says_why(text: str, message: str) -> None:
         parse_axis(text, "rho")
 
 
-@pytest.mark.parametrize("text", ["-1", "4097", "100.1%", "-1%", "0..5000", "-0.4"])
+@pytest.mark.parametrize("text", ["-1", "4097", "100.1%", "-1%", "0..5000"])
 def test_rho_stays_within_the_layer(text: str) -> None:
     with pytest.raises(UsageError, match="not within the layer's width, 0 to 4096"):
         counts(text)
@@ -150,7 +161,7 @@ def test_seeds(text: str, seeds: list[int] | None) -> None:
         assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1,1.5", "50%", "two", "100001", "1,1e15"])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "0..1.5", "0...5", "1,1.5", "50%", "two", "100001", "1,1e15"])
 def test_wrong_seeds(text: str) -> None:
     with pytest.raises(UsageError, match="seeds"):
         parse_seeds(text)

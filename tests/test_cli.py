@@ -47,7 +47,7 @@ def test_train(maldrop: Run) -> None:
     assert (table[0]["rho"], table[0]["omega"], table[0]["granularity"]) == ("16", "paper", "batch")
     [record] = Store(Path("maldrop-runs")).scan()
     assert [float(row["val_loss"]) for row in table] == [row.val_loss for row in record.epochs]
-    loaded = json.loads(Path("t.json").read_text())
+    loaded = json.loads(Path("t.json").read_text())["rows"]
     assert [row["train_loss"] for row in loaded] == [row.train_loss for row in record.epochs]
 
 
@@ -89,7 +89,7 @@ def test_compare(maldrop: Run) -> None:
     assert table[0]["rho"] == ""
     assert table[2]["rho"] == "16"
     assert float(table[0]["time_vs_none"]) == 1.0
-    assert json.loads(Path("c.json").read_text())[1]["verdict"] is None
+    assert json.loads(Path("c.json").read_text())["rows"][1]["verdict"] is None
     assert len(list(Store(Path("maldrop-runs")).scan())) == 20
 
 
@@ -236,7 +236,7 @@ def test_timeit_phases_layer_and_scale(maldrop: Run) -> None:
     result = maldrop(*quick, "--phases", "--json", "t.json")
     assert "Phases of a step, medians" in result.out
     assert "loss increase" in result.out
-    table = json.loads(Path("t.json").read_text())
+    table = json.loads(Path("t.json").read_text())["rows"]
     assert [len(row["samples_ms"]) for row in table] == [2] * len(table)
     assert [row["fidelity"] is not None for row in table] == [False, False, True, True, True]
     result = maldrop(*quick, "--layer", "--no-harm", "--csv", "l.csv")
@@ -294,7 +294,7 @@ def test_ctrl_c_in_timeit_keeps_what_was_sampled(
         (name, "interrupted") for name in ("none", "vanilla", "heuristic")
     ]
     assert (rows("t.csv")[1]["ratio_vs_none_lo"] != "") == (interval == "an interval")
-    assert all(row["samples_ms"] for row in json.loads(Path("t.json").read_text()))
+    assert all(row["samples_ms"] for row in json.loads(Path("t.json").read_text())["rows"])
     assert "Interrupted" in Path("p.svg").read_text()
 
 
@@ -365,7 +365,7 @@ def test_timeit_tells_what_passed_on_the_device(maldrop: Run, monkeypatch: pytes
     quick = ("timeit", *TINY, "--no-harm", "--dropout", "none", "-q", "--csv", "t.csv", "--json", "t.json")
     assert "device ms" in maldrop(*quick).out
     assert [row["device_ms"] for row in rows("t.csv")] == ["14.0", "28.0"]
-    assert [row["device_samples_ms"] for row in json.loads(Path("t.json").read_text())] == [[9, 19], [18, 38]]
+    assert [row["device_samples_ms"] for row in json.loads(Path("t.json").read_text())["rows"]] == [[9, 19], [18, 38]]
 
 
 def test_timeit_counts_what_each_subject_drops(maldrop: Run) -> None:
@@ -391,7 +391,7 @@ def test_annealing_that_saturates_is_said_by_train_and_compare(maldrop: Run) -> 
 def test_timeit_without_files_leaves_the_loss_increase_out(maldrop: Run) -> None:
     Path("empty").mkdir()
     Path("file").write_text("")
-    result = maldrop("timeit", "--dataset", "mnist", "--data-dir", "file", "--rounds", "2", "--batch-size", "2", "-q",
+    result = maldrop("timeit", "--dataset", "mnist", "--data-dir", "file", "--rounds", "2", "--batch-size", "2",
                      "--dropout", "none", "--csv", "t.csv")  # fmt: skip
     assert result.code == 0
     assert "no loss increase beside the times" in result.err
@@ -519,6 +519,13 @@ USAGE = [
     (("train", *TINY, "--rho", "-1"), "0 to 256"),
     (("train", *TINY, "--rho", "1,2"), "takes one"),
     (("sweep", *TINY, "--rho", "0..4o96"), "at character 5, 'o'"),
+    (("sweep", *TINY, "--rho", "0...4096"), "--rho: '0...4096' stops making sense at character 4, '.'"),
+    (("sweep", *TINY, "--p", "0...5"), "--p: '0...5' stops making sense at character 4, '.'"),
+    (("train", *TINY, "--rho", "0.5"), "--rho: in '0.5', at character 2, '.': 0.5 is not a whole number"),
+    (("train", *TINY, "--rho-end", "0.5"), "--rho-end: in '0.5', at character 2, '.'"),
+    (("sweep", *TINY, "--train-images", "50,70.5"), "--train-images: in '50,70.5', at character 6, '.': 70.5 is"),
+    (("compare", *TINY, "--arm", "maldrop rho=2.5"), "--rho: in '2.5', at character 2, '.'"),
+    (("compare", "--seeds", "2.5"), "--seeds: in '2.5', at character 2, '.'"),
     (("train", "--epochs", "0"), "--epochs: 0 is not a whole number from 1"),
     (("train", "--batch-size", "99999999999999999999"), "--batch-size"),
     (("train", "--threads", "1000000000000"), "--threads"),

@@ -134,7 +134,7 @@ def test_a_wide_band_does_not_squeeze_the_curves() -> None:
 def test_too_many_lines_are_refused() -> None:
     assert len({repr(line_style(index)) for index in range(MAX_LINES)}) == MAX_LINES
     runs = perturbed([stored(rho=rho, lr=0.1 + rho) for rho in range(MAX_LINES + 1)])
-    for kind in OF_ARMS - {PlotKind.FOREST}:
+    for kind in set(OF_ARMS) - {PlotKind.FOREST}:
         with pytest.raises(MaldropError, match=r"65 lines can't be told apart .* --where"):
             picture(runs, kind, Metric.VAL_TOP1, "rho")
 

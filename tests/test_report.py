@@ -386,7 +386,7 @@ def test_report_by(maldrop: Run) -> None:
     assert float(table[2]["val_top1_mean"]) == pytest.approx(91 + 1 / 3)
     assert {row["time_vs_none"] for row in table} == {"1.0"}
     assert {row["n_seeds"] for row in table} == {"3"}
-    assert json.loads(Path("r.json").read_text())[0]["baseline"] is None
+    assert json.loads(Path("r.json").read_text())["rows"][0]["baseline"] is None
 
 
 def test_report_against_a_baseline_that_is_not_among_the_rows(maldrop: Run) -> None:

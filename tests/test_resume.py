@@ -316,10 +316,52 @@ def test_the_horizon_stays_that_of_the_checkpoint(maldrop: Run) -> None:
     assert (result.code, "horizon is 2 there and 3 here" in result.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("--dropout", "random", "--seed", "3", "--rho", "20", "--momentum", "0.5"),
+        ("--schedule", "linear", "--rho", "12.5%", "--rho-end", "50%", "--horizon", "7"),
+        ("--dropout", "none", "--image-size", "12", "--batch-size", "30", "--deterministic"),
+        ("--preset", "paper", "--selector", "gradient", "--granularity", "sample", "--train-images", "90"),
+    ],
+)
+def test_a_checkpoint_knows_its_settings(settings: tuple[str, ...], maldrop: Run) -> None:
+    train = ("train", *TINY, *settings, "-q")
+    maldrop(*train, "--epochs", 3, "--horizon", 7, "--out", "whole", "--csv", "whole.csv")
+    assert maldrop(*train, "--epochs", 2, "--horizon", 7, "--save", "half.pt").code == 0
+    again = maldrop("train", "--resume", "half.pt", "--csv", "again.csv")  # of two epochs, as it was
+    assert (again.code, len(rows("again.csv"))) == (0, 2), again.err
+    assert "1 of 1 run already finished" in again.err
+    longer = maldrop("train", "--resume", "half.pt", "--epochs", 3, "--out", "rest", "-q", "--csv", "rest.csv")
+    assert longer.code == 0, longer.err
+    assert measured("rest.csv") == measured("whole.csv")
+    same = ("dropout", "rho", "seed", "lr", "momentum", "rho_end", "horizon", "image_size", "run_id", "train_images")
+    assert [[row[key] for key in same] for row in rows("rest.csv")] == [
+        [row[key] for key in same] for row in rows("whole.csv")
+    ]
+    assert maldrop("train", *settings, "--resume", "half.pt", "--dry-run").code == 0  # flags that say the same
+
+
+def test_flags_beside_a_checkpoint_are_checked_against_it(maldrop: Run) -> None:
+    maldrop("train", *TINY, "--epochs", 1, "--rho", "100", "-q", "--save", "one.pt")
+    for flags, message in (
+        (
+            ("--dropout", "spatial-maldrop"),
+            "dropout is maldrop there and spatial-maldrop here",
+        ),  # not: rho is too large
+        (("--rho", "50%"), "rho is 100 there and 128 here"),
+        (("--preset", "paper"), "lr is 0.005 there and 0.01 here"),
+        (("--dataset", "digits"), "dataset is synthetic there and digits here"),
+    ):
+        result = maldrop("train", "--resume", "one.pt", *flags)
+        assert (result.code, result.err.count("\n"), result.out) == (2, 1, ""), result.err
+        assert message in result.err
+
+
 def test_saving_a_run_that_had_finished_trains_it_again_and_says_so(maldrop: Run) -> None:
     maldrop("train", *QUICK, "--csv", "a.csv")
-    result = maldrop("train", *QUICK, "-q", "--save", "end.pt", "--csv", "b.csv")
-    assert (result.code, result.err.count("\n")) == (0, 1)
+    result = maldrop("train", *QUICK, "--save", "end.pt", "--csv", "b.csv")
+    assert (result.code, result.err.count("\n")) == (0, 3)
     assert "trained again for --save" in result.err
     assert checkpoint.read(Path("end.pt")).epochs == 2
     assert measured("a.csv") == measured("b.csv")

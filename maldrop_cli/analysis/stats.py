@@ -6,23 +6,16 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
+
+from maldrop_cli.names import Outcome as Outcome
 
 ALPHA = 0.05
 MIN_SEEDS = 3
 NO_SPREAD = 1e-9  # points of accuracy: below it, values differ by rounding alone
 MAX_SEEDS = 1000  # the furthest that `seeds_to_decide` looks
-
-
-class Outcome(StrEnum):
-    BETTER = "better"
-    WORSE = "worse"
-    EQUIVALENT = "equivalent"
-    INCONCLUSIVE = "inconclusive"
-    TOO_FEW = "too few seeds"
 
 
 @dataclass(frozen=True)

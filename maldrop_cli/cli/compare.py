@@ -18,14 +18,14 @@ from maldrop_cli.cli.options import (
     StoreOptions,
     command,
 )
-from maldrop_cli.cli.reading import positive, read_arm
+from maldrop_cli.cli.reading import positive, read_arm, read_gate
 from maldrop_cli.config import TRAINING, RunConfig
 from maldrop_cli.executors import Execution
-from maldrop_cli.names import PlotKind, Selector, UsageError
+from maldrop_cli.names import MaldropError, Outcome, PlotKind, Selector, UsageError
 from maldrop_cli.sweep.grammar import parse_seeds
 
 if TYPE_CHECKING:
-    from maldrop_cli.analysis.compare import Baseline
+    from maldrop_cli.analysis.compare import Baseline, Comparison
     from maldrop_cli.cli.run import Session
 
 _PANEL = "Comparison"
@@ -42,6 +42,15 @@ BASELINE = typer.Option(
     help="The arm that the others are tested against; without it, the first. best: the best of several on the tuning "
     "images, for each measurement.",
     rich_help_panel=_PANEL,
+)
+
+FAIL_IF = typer.Option(
+    metavar="ARM:VERDICT[,VERDICT]",
+    help="Exit with 1 if the verdict on this arm, or on one of this variant, is so: 'maldrop:worse'; repeatable.",
+    rich_help_panel=_PANEL,
+)
+MIN_TOP1 = typer.Option(
+    min=0, max=100, help="Exit with 1 if the mean top-1 of an arm is below, in percent.", rich_help_panel=_PANEL
 )
 
 
@@ -64,6 +73,8 @@ def compare(
     arm: Annotated[list[str] | None, ARM] = None,
     baseline: Annotated[str, BASELINE] = "vanilla",
     margin: Annotated[float, MARGIN] = 0.5,
+    fail_if: Annotated[list[str] | None, FAIL_IF] = None,
+    min_top1: Annotated[float | None, MIN_TOP1] = None,
 ) -> None:
     """Compare dropout variants on one data set, over paired seeds: one table, with error bars and a verdict.
 
@@ -72,9 +83,11 @@ def compare(
     positive("margin", margin)
     named_seeds = parse_seeds(seeds)
     own = [read_arm(text) for text in arm or []]
+    gates = [read_gate(text) for text in fail_if or []]
 
     from maldrop_cli.analysis.arms import group
     from maldrop_cli.analysis.compare import TOP1, UNTESTED, compare_arms
+    from maldrop_cli.analysis.stats import MIN_SEEDS
     from maldrop_cli.cli.output import draw_plot, present
     from maldrop_cli.cli.run import Session
     from maldrop_cli.data import load as datasets
@@ -83,9 +96,12 @@ def compare(
     from maldrop_cli.render.tables import plural
     from maldrop_cli.sweep.grid import over_seeds
 
+    if gates and len(named_seeds) < MIN_SEEDS:
+        raise UsageError("fail_if", f"a verdict takes {MIN_SEEDS} seeds, and --seeds names {len(named_seeds)}")
     session = Session(settings, data, store, measured, output, execution)
     points, labels = _arms(session, own)
     base = _baseline(baseline, points, labels, "baseline" in settings.given)
+    gated = [(_gated(name, points, labels, base), verdicts) for name, verdicts in gates]
     records = session.run(over_seeds(points, named_seeds, rotate=True))
 
     by_settings = {each.config.key: each for each in group(records)}
@@ -105,13 +121,14 @@ def compare(
         tables.append(render.verdict_table(comparison))
     if points[0].fidelity_every:
         tables += render.mask_tables(comparison.arms)
-    present(tables, render.arm_rows(comparison), output)
+    present(tables, render.arm_rows(comparison), output, "compare", by_seed=render.seed_rows(comparison.arms))
     try:
         load = functools.partial(datasets.load, points[0].data, data.data_dir)
         default = PlotKind.FOREST if len(points) > 1 else PlotKind.LEARNING
         draw_plot(comparison.arms, plotting, default, measured.plan, load, comparison)
     finally:
         session.conclude(records)
+    _fail(comparison, gated, min_top1)
 
 
 def _arms(session: Session, own: list[tuple[str, dict[str, list[Any]]]]) -> tuple[list[RunConfig], dict[str, str]]:
@@ -154,3 +171,41 @@ def _baseline(text: str, points: list[RunConfig], labels: dict[str, str], given:
         return of_config(points[0], name(points[0]))
     check_baseline(base, arms)
     return base
+
+
+def _gated(name: str, points: list[RunConfig], labels: dict[str, str], base: Baseline) -> list[int]:
+    """Which arms ``--fail-if`` means by ``name``: that of this label or settings, or those of this variant. UsageError
+    where it is none, or the baseline alone."""
+    from maldrop_cli.analysis.arms import Arm
+    from maldrop_cli.record import RunRecord
+    from maldrop_cli.render.arms import labels as label
+
+    arms = [Arm(each, {0: RunRecord(run_id="", config=each)}, labels.get(each.key, "")) for each in points]
+    known = label(arms)
+    found = [row for row, arm in enumerate(arms) if name in (known[row], arm.config.dropout)]
+    if not found:
+        raise UsageError("fail_if", f"{name!r} is not among the arms: {', '.join(known)}")
+    if not base.best and all(base.fits(arms[row]) for row in found):
+        raise UsageError("fail_if", f"{name} is what the others are tested against, and has no verdict")
+    return found
+
+
+def _fail(comparison: Comparison, gated: list[tuple[list[int], list[Outcome]]], min_top1: float | None) -> None:
+    """MaldropError where a verdict of the main metric, or a mean top-1, is one that is not to be."""
+    from maldrop_cli.render.arms import labels as label
+
+    arms, differences = label(comparison.arms), next(iter(comparison.differences.values()))
+    bad = [
+        f"{arms[row]} is {found.outcome} ({found.interval.mean:+.2f})"
+        for rows, verdicts in gated
+        for row in rows
+        if (found := differences[row]) and found.outcome in verdicts
+    ]
+    means = [arm.metric("val_top1").mean for arm in comparison.arms]
+    bad += [
+        f"{arm} has a mean top-1 of {mean:.2f} %, below {min_top1:g}"
+        for arm, mean in zip(arms, means, strict=True)
+        if min_top1 is not None and not mean >= min_top1
+    ]
+    if bad:
+        raise MaldropError(f"not as asked: {'; '.join(dict.fromkeys(bad))}")

@@ -21,7 +21,7 @@ from maldrop_cli.names import MaldropError, UsageError, nearest, one_line
 OWN = ("config", "save_config", "help")  # parameters of every command that a file can't hold
 LIMIT = 2**20  # bytes
 _PLAIN = (bool, int, float, str)
-NOT_SAVED = ("dry_run", "fresh", "quiet")  # of one call, not of what is trained
+NOT_SAVED = ("dry_run", "fresh", "quiet", "compare")  # of one call, not of what is trained
 
 
 def use(ctx: typer.Context, path: Path | None) -> Path | None:

@@ -21,7 +21,7 @@ from maldrop_cli.analysis.settings import NUMERIC
 from maldrop_cli.cli import config_file
 from maldrop_cli.cli.reading import SETTING_TYPES, read_robustness, read_setting, words
 from maldrop_cli.config import DATA, MACHINE, OUTPUT, RARE, SETTINGS, TRAINING, DataConfig, RunConfig, Setting, setting
-from maldrop_cli.files import check_apart, check_writable, expand
+from maldrop_cli.files import STDOUT, check_apart, check_writable, expand
 from maldrop_cli.names import (
     PLOT_SUFFIXES,
     Metric,
@@ -97,14 +97,14 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    csv: Path | None = setting(None, "Write the table as CSV, at full precision.", OUTPUT)
-    json: Path | None = setting(None, "Write the table as JSON, at full precision.", OUTPUT)
+    csv: Path | None = setting(None, "Write the table as CSV, at full precision; - for stdout.", OUTPUT)
+    json: Path | None = setting(None, "Write the table as JSON, at full precision; - for stdout.", OUTPUT)
     format: Format = setting(Format.AUTO, "auto: rich on a terminal, else plain.", OUTPUT)
-    quiet: bool = setting(False, "No progress on stderr.", OUTPUT)
+    quiet: bool = setting(False, "Results and errors alone: no progress, no warnings.", OUTPUT)
 
     def __post_init__(self) -> None:
         for path in (self.csv, self.json):
-            if path is not None:
+            if path not in (None, STDOUT):
                 check_writable(path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maldrop_cli.cli.options import OutputOptions, PlotOptions
+from maldrop_cli.files import STDOUT
 from maldrop_cli.names import PlotKind, UsageError
 
 if TYPE_CHECKING:
@@ -21,11 +22,16 @@ def present(
     tables: Sequence[Table],
     rows: Sequence[dict[str, Any]],
     output: OutputOptions,
+    command: str,
+    *,
     json_rows: Sequence[dict[str, Any]] | None = None,
+    by_seed: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write the files and show the tables: neither a full disk nor a closed terminal takes the other along.
+    """Write the files and show the tables, unless a file is stdout: neither a full disk nor a closed terminal takes the
+    other along.
 
-    ``json_rows``: what goes into the JSON file instead of ``rows``, for values that a table has no room for.
+    ``command``: its name, for the JSON file, as are ``json_rows``, which replace ``rows`` there, for values that a
+    table has no room for, and ``by_seed``, a row a run.
     """
     from rich.console import Console
 
@@ -35,9 +41,10 @@ def present(
         if output.csv:
             write_csv(rows, output.csv)
         if output.json:
-            write_json(rows if json_rows is None else json_rows, output.json)
+            write_json(rows if json_rows is None else json_rows, output.json, command, by_seed)
     finally:
-        show(tables, output.format, Console(file=sys.stdout))
+        if STDOUT not in (output.csv, output.json):
+            show(tables, output.format, Console(file=sys.stdout))
 
 
 def draw_plot(

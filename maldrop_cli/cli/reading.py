@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from maldrop_cli.config import SETTINGS, DataConfig, RunConfig
-from maldrop_cli.names import MAX_COUNT, TAKES, Dropout, Perturbation, UsageError, parse_name, unknown_name
+from maldrop_cli.names import MAX_COUNT, TAKES, Dropout, Outcome, Perturbation, UsageError, parse_name, unknown_name
 from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity
 from maldrop_cli.sweep import grammar
 
@@ -27,11 +27,12 @@ def read_setting(name: str, text: Any, several: Collection[str]) -> list[Any]:
     kind, values = SETTING_TYPES[name], [text]
     if isinstance(text, str):
         if name in ("rho", "rho_end"):
-            values = list(grammar.parse_axis(text, name))
+            values = list(grammar.parse_axis(text, name, whole=True))
         elif name in _READERS:
             values = _READERS[name](text)
         elif kind in (int, float):
-            values = [_exact(kind, number, name) for number in grammar.parse_numbers(text, name)]
+            numbers = grammar.parse_numbers(text, name, whole=kind is int)
+            values = [_exact(kind, number, name) for number in numbers]
         elif kind is str:
             values = words(text)
         else:
@@ -95,6 +96,25 @@ def words(text: str) -> list[str]:
 def names(kind: type[StrEnum], text: str, setting: str) -> list[Any]:
     """Commas between names, each once."""
     return [parse_name(kind, item, setting) for item in words(text)]
+
+
+def read_gate(text: str) -> tuple[str, list[Outcome]]:
+    """(arm, verdicts) of ``ARM:VERDICT[,VERDICT]``. UsageError for a verdict that there is not."""
+    arm, colon, verdicts = text.rpartition(":")
+    if not colon:
+        raise UsageError("fail_if", f"{text!r} is no ARM:VERDICT; write e.g. 'maldrop:worse' ({', '.join(Outcome)})")
+    return arm.strip(), names(Outcome, verdicts, "fail_if")
+
+
+def read_limit(text: str) -> tuple[str, float]:
+    """(subject, number) of ``SUBJECT>NUMBER``; UsageError where it is something else."""
+    subject, _, number = text.partition(">")
+    try:
+        limit = float(number)
+    except ValueError:
+        raise UsageError("fail_if", f"{text!r} is no SUBJECT>NUMBER; write e.g. 'heuristic>1.1'") from None
+    positive("fail_if", limit)
+    return subject.strip(), limit
 
 
 def positive(name: str, value: float) -> None:

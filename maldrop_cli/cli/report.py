@@ -73,7 +73,7 @@ def report(
     from maldrop_cli.render import runs
     from maldrop_cli.render.tables import plural
 
-    known = _stored_runs([expand(folder, "DIR") for folder in folders])
+    known = _stored_runs([expand(folder, "DIR") for folder in folders], output.quiet)
     trained = [run for run in known if not run.trained_as]
     together = grouped or plotting.plot or masks  # then points of a sweep that have the runs of others count as well
     candidates = known if together else trained
@@ -91,21 +91,24 @@ def report(
         tested = [each for each in plotting.metrics if each not in UNTESTED]
         tested = tested or (default_metrics(arms) if base else [TOP1])
         comparison = compare_arms(arms, base, margin, pool, tested)
-        present([*render.report_tables(comparison, settings), *mask_report], render.arm_rows(comparison), output)
+        tables, rows = render.report_tables(comparison, settings), render.arm_rows(comparison)
+        by_seed = render.seed_rows(comparison.arms)
     else:
         single = [run for run in records if not run.trained_as]
-        rows = runs.epoch_rows(single) if long else runs.run_rows(single)
-        present([runs.report_table(single, long, render.mixed_data(single)), *mask_report], rows, output)
+        by_seed = runs.run_rows(single)
+        rows = runs.epoch_rows(single) if long else by_seed
+        tables = [runs.report_table(single, long, render.mixed_data(single))]
+    present([*tables, *mask_report], rows, output, "report", by_seed=by_seed)
     draw_plot(arms, plotting, PlotKind.LEARNING, comparison=comparison)
 
 
-def _stored_runs(folders: Sequence[Path]) -> list[RunRecord]:
+def _stored_runs(folders: Sequence[Path], quiet: bool) -> list[RunRecord]:
     from rich.console import Console
 
     from maldrop_cli.render.progress import ProgressListener
     from maldrop_cli.runs.store import Store
 
-    warn = ProgressListener(Console(stderr=True)).warn
+    warn = ProgressListener(Console(stderr=True), quiet=quiet).warn
     found: list[RunRecord] = []
     for folder in {folder.resolve(): folder for folder in folders}.values():  # each once
         if not folder.is_dir():

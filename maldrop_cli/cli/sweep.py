@@ -67,7 +67,7 @@ def sweep(
         known, left = session.finished(plan), session.estimate(plan)
         notes = [plan_line(len(points), len(named_seeds), len(plan), known, store.out, left)]
         rows = dry_rows(points, session.head, {"n_seeds": len(named_seeds)})
-        present([sweep_chart(points, session.head, title, notes)], rows, output)
+        present([sweep_chart(points, session.head, title, notes)], rows, output, "sweep")
         return
     records = []
     for images in dict.fromkeys(config.data for config in plan):
@@ -82,7 +82,7 @@ def sweep(
     tables = [render.sweep_table(comparison, title, [machine_line(records), *failures(records)])]
     if points[0].fidelity_every:
         tables += render.mask_tables(comparison.arms)
-    present(tables, render.arm_rows(comparison), output)
+    present(tables, render.arm_rows(comparison), output, "sweep", by_seed=render.seed_rows(comparison.arms))
     try:
         load = functools.partial(datasets.load, points[0].data, data.data_dir)
         draw_plot(comparison.arms, plotting, PlotKind.METRIC, measured.plan, load, comparison)

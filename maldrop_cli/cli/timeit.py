@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from maldrop_cli.cli.options import TIMED, DataOptions, OutputOptions, PlotFile, Settings, command
-from maldrop_cli.cli.reading import positive
+from maldrop_cli.cli.reading import positive, read_limit
 from maldrop_cli.config import RunConfig, setting
 from maldrop_cli.executors import Machine
-from maldrop_cli.names import MAX_COUNT, Axis, Dropout, Interrupted, MaldropError, UsageError
+from maldrop_cli.files import read_up_to
+from maldrop_cli.names import MAX_COUNT, Axis, Dropout, Interrupted, MaldropError, UsageError, unknown_name, value_text
 
 if TYPE_CHECKING:
     from maldrop_cli.data.load import ImageData
@@ -40,6 +44,9 @@ class TimeitOptions:
     scale: Axis | None = setting(None, "Instead, how the cost of choosing neurons grows along an axis.", TIMING)
     amp: Amp = setting(Amp.OFF, "Autocast to bfloat16.", TIMING)
     compiled: bool = setting(False, "Through torch.compile.", TIMING, flag="compile")
+    compare: Path | None = setting(
+        None, "A JSON file of timeit: how the ratios to none have changed since, one machine or another.", TIMING
+    )
     no_harm: bool = setting(False, "Leave out the loss increase on a network trained for an epoch.", TIMING)
 
     def __post_init__(self) -> None:
@@ -47,6 +54,20 @@ class TimeitOptions:
         positive("budget", self.budget)
         if self.layer and self.phases:
             raise UsageError("phases", "they are those of a whole step; leave --layer out")
+        if self.compare and self.scale:
+            raise UsageError("compare", "along an axis there are no ratios to none; leave --scale out")
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What tells timings apart beside their subjects, by its column."""
+        return {"what": "layer" if self.layer else "step", "amp": str(self.amp), "compiled": self.compiled}
+
+
+FAIL_IF = typer.Option(
+    metavar="SUBJECT>NUMBER",
+    help="Exit with 1 if its ratio to none is above; with --compare, that ratio against the one before. Repeatable.",
+    rich_help_panel=TIMING,
+)
 
 
 @command(TIMED, several=("dropout", "selector"), dropout="none,vanilla,maldrop,random", selector="heuristic,single")
@@ -57,6 +78,7 @@ def timeit(
     options: TimeitOptions,
     output: OutputOptions,
     plotting: PlotFile,
+    fail_if: Annotated[list[str] | None, FAIL_IF] = None,
 ) -> None:
     """Time a training step with each variant, interleaved; with --naive, beside the paper's per-neuron loops."""
     import os
@@ -80,6 +102,7 @@ def timeit(
     from maldrop_cli.timing.cases import Setting, phases
     from maldrop_cli.timing.timings import other_work, warnings
 
+    gates = [read_limit(text) for text in fail_if or []]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     device = use_machine(machine.device, machine.threads)
     head = head_of(data.data_dir)
@@ -90,6 +113,9 @@ def timeit(
     bf16, here = options.amp is Amp.BF16, environment(device)
     where = Setting(shape, classes, device, layer=options.layer, bf16=bf16, compiled=options.compiled)
     progress = ProgressListener(Console(stderr=True), quiet=output.quiet)
+
+    before = _before(options.compare, configs[0], options) if options.compare else None
+    _check_limits(gates, configs, options, before)
 
     notes: list[str] = []  # where Ctrl-C ended it
 
@@ -117,19 +143,80 @@ def timeit(
             if options.phases:
                 parts = phases(configs, where, len(timings[0].samples.seconds))
         rows = _with_status(render.timing_rows(timings, where, here), notes)
+        rows = render.with_before(rows, before) if before else rows
         titled = next((each for each in configs if each.has_rho), configs[0])
         asked = options.precision / 100 if options.rounds is None and not notes else float("inf")
         doubts = [*warnings(timings, precision=asked, load=load), *notes]
         shown = render.tables(rows, titled, where, here, naive=options.naive, notes=doubts)
         shown += [render.phase_table(parts)] if parts else []
+        shown += [render.before_table(rows, str(options.compare))] if before else []
         raw = render.with_samples(rows, timings)
         figure = partial(ratios, rows, shown[0].title)
         captions = [describe_machine(here), *notes]
-    present(shown, rows, output, raw)
+    present(shown, rows, output, "timeit", json_rows=raw)
     if plotting.plot:
         save(figure("; ".join(captions)), plotting.plot)
     if notes:
         raise Interrupted("interrupted; what was sampled by then is shown, and written, marked as interrupted")
+    if gates:
+        _fail(gates, {row["subject"]: row["ratio_vs_before" if before else "ratio_vs_none"] for row in rows})
+
+
+def _before(path: Path, config: RunConfig, options: TimeitOptions) -> dict[str, float]:
+    """The ratios to ``none`` in a JSON file of timeit, by subject. MaldropError where it is none, or one of another
+    step: of other images, say."""
+    import json
+
+    now = {"dataset": config.data.dataset, "model": config.model, "batch_size": config.batch_size, **options.how}
+    try:
+        content = json.loads(read_up_to(2**26, path))
+        rows = {row["subject"]: row for row in content["rows"] if content["command"] == "timeit"}
+        ratios = {subject: float(row["ratio_vs_none"]) for subject, row in rows.items()}
+        then = {name: rows["none"][name] for name in now}
+    except OSError as error:
+        raise MaldropError(f"can't read {path}: {error.strerror or error}") from None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise MaldropError(
+            f"{path} is no JSON file with the ratios of timeit; `maldrop timeit --json` writes one"
+        ) from None
+    for name, value in now.items():
+        if then[name] != value:
+            raise MaldropError(
+                f"{path} timed something else: {name} is {value_text(then[name])} there and {value_text(value)} here"
+            )
+    return ratios
+
+
+def _check_limits(
+    gates: Sequence[tuple[str, float]],
+    configs: Sequence[RunConfig],
+    options: TimeitOptions,
+    before: Mapping[str, float] | None,
+) -> None:
+    """UsageError for a subject that won't be timed, or was not ``before``."""
+    from maldrop_cli.dropout.naive import NAIVE
+    from maldrop_cli.timing.cases import name_of
+
+    subjects = [name_of(config) for config in configs]
+    subjects += [name for name, (fast, _) in NAIVE.items() if options.naive and fast in subjects]
+    for subject, _ in gates:
+        if options.scale:
+            raise UsageError("fail_if", "along an axis there are no ratios to none; leave --scale out")
+        if subject not in subjects[1:]:
+            raise UsageError("fail_if", unknown_name("subject", subject, subjects[1:]))
+        if before is not None and subject not in before:
+            raise UsageError("fail_if", f"{options.compare} has no {subject}, but {', '.join(before)}")
+
+
+def _fail(gates: Sequence[tuple[str, float]], ratios: Mapping[str, float | None]) -> None:
+    """MaldropError for ratios above their limits."""
+    bad = [
+        f"{subject} is {ratio:.3f}, above {limit:g}"
+        for subject, limit in gates
+        if (ratio := ratios[subject]) is not None and ratio > limit
+    ]
+    if bad:
+        raise MaldropError(f"not as asked: {'; '.join(bad)}")
 
 
 @contextmanager

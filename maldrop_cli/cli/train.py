@@ -17,11 +17,13 @@ from maldrop_cli.cli.options import (
     StoreOptions,
     command,
 )
-from maldrop_cli.config import MACHINE, SETTINGS, setting
+from maldrop_cli.config import MACHINE, SETTINGS, RunConfig, setting
 from maldrop_cli.executors import Execution, Machine
 from maldrop_cli.files import check_writable
 from maldrop_cli.names import PlotKind, UsageError
+from maldrop_cli.sweep.grammar import Quantity
 
+COUNTED = {"rho", "rho_end"}  # settings that may be given as a percentage
 DRY_RUN = typer.Option(
     "--dry-run", help="Show what would be trained, with rho by epoch; train nothing.", rich_help_panel=MACHINE
 )
@@ -30,13 +32,19 @@ DRY_RUN = typer.Option(
 @dataclass(frozen=True)
 class TrainOptions:
     save: Path | None = setting(None, "Write a checkpoint of the finished run.", MACHINE)
-    resume: Path | None = setting(
-        None, "Resume from a checkpoint of the same settings; --epochs may be larger.", MACHINE
-    )
+    resume: Path | None = setting(None, "Resume from a checkpoint, with its settings; --epochs may be larger.", MACHINE)
 
     def __post_init__(self) -> None:
         if self.save:
             check_writable(self.save)
+
+
+def _resumed(settings: Settings, start: RunConfig) -> Settings:
+    """``settings`` with those of ``start`` wherever none was given."""
+    stored = {**vars(start.data), **vars(start)}
+    stored |= {name: Quantity(stored[name]) for name in COUNTED}
+    values = {name: [stored[name]] for name in (*settings.values, "horizon") if name not in settings.given}
+    return replace(settings, values={**settings.values, **values})
 
 
 @command(tuple(SETTINGS))
@@ -57,26 +65,28 @@ def train(
     from maldrop_cli.cli.output import present
     from maldrop_cli.cli.run import Session
     from maldrop_cli.render.dry_run import dry_rows, plan_line, train_chart
-    from maldrop_cli.render.runs import epoch_rows, pass_rate_table, train_table
+    from maldrop_cli.render.runs import epoch_rows, pass_rate_table, run_rows, train_table
     from maldrop_cli.runs import checkpoint
     from maldrop_cli.runs.runner import CheckpointPolicy
 
-    session = Session(settings, data, store, measured, output, Execution(machine.device, machine.threads))
-    [config] = session.build()
     start = checkpoint.read(files.resume) if files.resume else None
     if start and files.resume:
-        if "horizon" not in settings.given:
-            config = replace(config, horizon=start.config.horizon)
+        settings = _resumed(settings, start.config)
+        typed = {name: settings.values[name][0] for name in vars(start.config) if name in settings.given - COUNTED}
+        checkpoint.check_settings(files.resume, start, replace(start.config, **typed))
+    session = Session(settings, data, store, measured, output, Execution(machine.device, machine.threads))
+    [config] = session.build()
+    if start and files.resume:
         checkpoint.check_settings(files.resume, start, config)
     if dry_run:
         session.check([config])
         notes = [plan_line(1, 1, 1, session.finished([config]), store.out, session.estimate([config]))]
         rows = dry_rows([config], session.head, {"seed": config.seed})
-        present([train_chart(config, session.head(config), notes)], rows, output)
+        present([train_chart(config, session.head(config), notes)], rows, output, "train")
         return
     records = session.run([config], CheckpointPolicy(store.checkpoint_every or 0, start, files.save))
     tables = [train_table(records[0]), pass_rate_table(records[0])]
-    present([table for table in tables if table], epoch_rows(records), output)
+    present([table for table in tables if table], epoch_rows(records), output, "train", by_seed=run_rows(records))
     try:
         if plotting.plot:
             from maldrop_cli.analysis.arms import group

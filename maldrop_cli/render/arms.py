@@ -53,6 +53,15 @@ def arm_rows(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
+def seed_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """One row a run, at its last epoch, with what the user calls its arm; in the order of the arms, then the seeds."""
+    return [
+        {**row, "arm": arm.label or None}
+        for arm in arms
+        for row in runs.run_rows([arm.runs[seed] for seed in sorted(arm.runs)])
+    ]
+
+
 def _test_cells(comparison: Comparison, number: int) -> dict[str, Any]:
     """The tests of the arm with that number: of top-1 by the plain names, of other metrics with theirs before them."""
     cells: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from maldrop_cli.runs.events import Ended, Event, Retried, Started, Trained, Wai
 class ProgressListener:
     """Shows events, and counts epochs over all runs of a command, concurrent ones included.
 
-    ``quiet`` shows warnings alone. The time left is the time so far, divided by the epochs trained in it, times those
+    ``quiet`` shows nothing. The time left is the time so far, divided by the epochs trained in it, times those
     to go; reused epochs take none. ``reused``: runs that were finished already; ``resumed``: job numbers.
     """
 
@@ -96,8 +96,8 @@ class ProgressListener:
                 self.warn(message)
 
     def warn(self, message: str) -> None:
-        """A line that is always shown, once."""
-        if message not in self.warned:
+        """A line of its own, once."""
+        if not self.quiet and message not in self.warned:
             self.warned.add(message)
             self._print(f"maldrop: {message}")
 

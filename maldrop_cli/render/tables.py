@@ -16,8 +16,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
+from maldrop_cli import __version__
 from maldrop_cli.analysis.stats import Interval
 from maldrop_cli.files import write_output
+
+JSON_SCHEMA = 1  # of JSON files; raise it whenever a name in them changes its meaning
 
 
 @dataclass(frozen=True)
@@ -197,9 +200,19 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     write_output(path, frame.to_csv(index=False).encode(errors="replace"))
 
 
-def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """As :func:`write_csv`, a list of objects."""
-    write_output(path, (json.dumps([_plain(row) for row in rows], indent=1) + "\n").encode())
+def write_json(
+    rows: Sequence[dict[str, Any]], path: Path, command: str, by_seed: Sequence[dict[str, Any]] = ()
+) -> None:
+    """As :func:`write_csv`, an object that says which version and which ``command`` wrote it; ``by_seed``: a row a run
+    for rows that take several together."""
+    content = {
+        "version": __version__,
+        "schema": JSON_SCHEMA,
+        "command": command,
+        "rows": [_plain(row) for row in rows],
+        "by_seed": [_plain(row) for row in by_seed],
+    }
+    write_output(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

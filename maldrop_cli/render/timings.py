@@ -77,6 +77,32 @@ def with_samples(rows: Sequence[Row], timings: Sequence[Timing]) -> list[dict[st
     ]
 
 
+def with_before(rows: Sequence[Row], before: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The rows with the ratio to ``none`` in an earlier file, and that of the two; None for a subject that is new."""
+    then = [before.get(row["subject"]) for row in rows]
+    return [
+        {**row, "before_vs_none": old, "ratio_vs_before": row["ratio_vs_none"] / old if old else None}
+        for row, old in zip(rows, then, strict=True)
+    ]
+
+
+def before_table(rows: Sequence[Row], name: str) -> Table:
+    """The rows of :func:`with_before`, in few columns. ``name``: of the file."""
+    columns = [
+        Column("subject", [row["subject"] for row in rows], left=True),
+        *(
+            number_column(heading, [row[key] for row in rows], 3)
+            for heading, key in (
+                ("× none before", "before_vs_none"),
+                ("now", "ratio_vs_none"),
+                ("now / before", "ratio_vs_before"),
+            )
+        ),
+    ]
+    note = "Ratios to none are compared, as milliseconds are those of a machine and its load."
+    return Table(f"Against {name}", columns, [note])
+
+
 def tables(
     rows: Sequence[Row], config: RunConfig, setting: Setting, machine: Row, *, naive: bool, notes: Sequence[str] = ()
 ) -> list[Table]:

@@ -46,13 +46,14 @@ class Quantity:
 NOTHING = Quantity(0)
 
 
-def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS) -> list[Quantity]:
+def parse_axis(text: str, flag: str, *, points: int | None = DEFAULT_POINTS, whole: bool = False) -> list[Quantity]:
     """All values that ``text`` names, in its order, without repeats.
 
-    ``points``: how many a bare range has; None: every whole number in it. Raises UsageError, naming the character
-    where ``text`` stops making sense.
+    ``points``: how many a bare range has; None: every whole number in it. ``whole``: of counts, which are typed without
+    a fraction; points between the ends of a range may have one. Raises UsageError, naming the character where ``text``
+    stops making sense.
     """
-    return [item for item in _parse(text, flag, points) if isinstance(item, Quantity)]
+    return [item for item in _parse(text, flag, points, whole=whole) if isinstance(item, Quantity)]
 
 
 def parse_spans(text: str, flag: str) -> list[tuple[Quantity, Quantity]]:
@@ -69,9 +70,9 @@ def parse_spans(text: str, flag: str) -> list[tuple[Quantity, Quantity]]:
             return spans
 
 
-def parse_numbers(text: str, flag: str) -> list[float]:
+def parse_numbers(text: str, flag: str, *, whole: bool = False) -> list[float]:
     """An axis of plain numbers."""
-    return [_plain(quantity, flag) for quantity in parse_axis(text, flag)]
+    return [_plain(quantity, flag) for quantity in parse_axis(text, flag, whole=whole)]
 
 
 def parse_omegas(text: str) -> list[Omega]:
@@ -84,9 +85,9 @@ def parse_omegas(text: str) -> list[Omega]:
 def parse_seeds(text: str) -> list[int]:
     """A number alone is a count, 0 to N-1; a list names seeds, and a range names each seed in it."""
     seeds = []
-    for quantity in parse_axis(text, "seeds", points=None):
+    for quantity in parse_axis(text, "seeds", points=None, whole=True):
         value = _plain(quantity, "seeds")
-        if value != int(value) or not 0 <= value <= MAX_COUNT:
+        if not 0 <= value <= MAX_COUNT:
             raise UsageError("seeds", f"{value:g} is not a whole number from 0 to {MAX_COUNT:,}")
         seeds.append(int(value))
     if "," in text or ".." in text:
@@ -96,8 +97,10 @@ def parse_seeds(text: str) -> list[int]:
     return list(range(seeds[0]))
 
 
-def _parse(text: str, flag: str, points: int | None, *, words: bool = False) -> list[Quantity | str]:
-    reader = _Reader(text, flag)
+def _parse(
+    text: str, flag: str, points: int | None, *, words: bool = False, whole: bool = False
+) -> list[Quantity | str]:
+    reader = _Reader(text, flag, whole)
     items: list[Quantity | str] = []
     while True:
         word = reader.take(_WORD) if words else ""
@@ -115,10 +118,10 @@ def _plain(quantity: Quantity, flag: str) -> float:
 
 
 class _Reader:
-    """A text and a position in it."""
+    """A text and a position in it. ``whole``: its numbers have no fraction, but for percentages and factors."""
 
-    def __init__(self, text: str, flag: str) -> None:
-        self.text, self.flag, self.position = text, flag, 0
+    def __init__(self, text: str, flag: str, whole: bool = False) -> None:
+        self.text, self.flag, self.position, self.whole = text, flag, 0, whole
 
     def take(self, pattern: re.Pattern[str]) -> str:
         """What comes next, blanks apart, if it matches; else the empty string."""
@@ -137,16 +140,24 @@ class _Reader:
             raise self.error("a comma, or '..' for a range")
         return True
 
-    def number(self) -> float:
-        text = self.take(_NUMBER)
+    def number(self, *, whole: bool = False) -> float:
+        """The next number; UsageError where it has to be ``whole``, and is neither that nor a percentage."""
+        begin, text = self.position, self.take(_NUMBER)
         if not text:
             raise self.error("a number")
         if abs(float(text)) > MAX_COUNT:
             raise UsageError(self.flag, f"{text} is too large; {MAX_COUNT:,} is the most")
+        exact, end = Decimal(text), self.position
+        if whole and exact != exact.to_integral_value() and not self.take(_PERCENT):
+            fraction = text.lstrip("+-0123456789")
+            at = self.text.index(text, begin) + len(text) - len(fraction) + 1
+            problem = f"in {self.text!r}, at character {at}, {fraction[0]!r}: {text} is not a whole number"
+            raise UsageError(self.flag, problem)
+        self.position = end
         return float(text)
 
     def quantity(self) -> Quantity:
-        return Quantity(self.number(), bool(self.take(_PERCENT)))
+        return Quantity(self.number(whole=self.whole), bool(self.take(_PERCENT)))
 
     def error(self, wanted: str) -> UsageError:
         if self.position >= len(self.text):
@@ -163,12 +174,15 @@ def _item(reader: _Reader, points: int | None) -> Sequence[Quantity]:
     start = reader.quantity()
     if not reader.take(_RANGE):
         return [start]
+    if reader.text.startswith(".", reader.position):  # 0...4096 is hardly meant to end at .4096
+        raise reader.error("a digit")
     end = reader.quantity()
     if start.percent != end.percent:
         raise UsageError(reader.flag, f"both ends of the range in {reader.text!r} must be percentages, or neither")
     kind = reader.take(_SPACING)
     at = reader.position
-    argument = reader.number() if kind else None
+    a_step = kind == ":" and not start.percent
+    argument = reader.number(whole=reader.whole and a_step) if kind else None
     values = _spread(start.value, end.value, kind, argument, points)
     if isinstance(values, str):
         reader.position = at if kind else reader.position
