@@ -57,7 +57,7 @@ def train_run(
     record: RunRecord,
     data: ImageData,
     device: torch.device,
-    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+    on_progress: Callable[[float, EpochRow | None], None] = lambda epochs, row: None,
     clock: Callable[[], float] = time.perf_counter,
     *,
     state: dict[str, Any] | None = None,
@@ -66,8 +66,9 @@ def train_run(
 ) -> RunRecord:
     """Train the run that ``record`` describes, on ``data`` (already on ``device``), and return the finished record.
 
-    After each epoch ``measure`` gives the ``measured`` of its row, ``on_epoch`` is called, and ``after_epoch``; when
-    that returns True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
+    After each batch ``on_progress`` is called with the epochs trained by then, a fraction. After each epoch ``measure``
+    gives the ``measured`` of its row, ``on_progress`` is called with the row, and ``after_epoch``; when that returns
+    True, the run stops there, unfinished. ``state``, of :meth:`Training.state`, is what it goes
     on from: on a CPU with as many threads the numbers are those of a run that never stopped, bit for bit. Initial
     weights and the order of the batches depend on the seed alone, so that the runs of one seed are paired.
     ``train_seconds`` covers shuffling, normalising and the training steps, with the device synchronised before and
@@ -77,11 +78,12 @@ def train_run(
         training = Training(record.config, data, device, clock)
         if state is not None:
             training.restore(state)
+        training.on_batch = lambda epochs: on_progress(epochs, None)
         while training.done < record.config.epochs:
             row = training.epoch()
             row = replace(row, measured=measure(training))
             training.rows[-1] = row
-            on_epoch(row)
+            on_progress(row.epoch, row)
             record = replace(record, epochs=tuple(training.rows))
             if row.train_loss is None or row.val_loss is None:
                 which = "training" if row.train_loss is None else "validation"
@@ -138,6 +140,7 @@ class Training:
         self.optimizer = make_optimizer(self.model, config, device)
         self.drop_counter = mask_metrics.DropCounter(mask_metrics.counted(self.model.head.regulariser))
         self.rows: list[EpochRow] = []
+        self.on_batch: Callable[[float], None] = lambda epochs: None
 
     @property
     def done(self) -> int:
@@ -219,6 +222,7 @@ class Training:
             loss.backward()
             self.optimizer.step()
             total += loss.detach() * len(labels)
+            self.on_batch((number + 1) / len(batches))
         return float(total) / examples, rhos
 
     def _should_probe(self, epoch: int) -> bool:

@@ -17,7 +17,7 @@ from maldrop_cli.machine import resolve_device
 from maldrop_cli.models import Normalise, build_model
 from maldrop_cli.names import Dropout, PassRate, Schedule, UsageError
 from maldrop_cli.record import Status
-from maldrop_cli.runs.events import Event, Trained
+from maldrop_cli.runs.events import Event, Progressed, Trained
 from maldrop_cli.runs.store import Store
 
 CPU = torch.device("cpu")
@@ -167,6 +167,19 @@ def test_the_device_is_synchronised_around_the_clock(tiny: ImageData, monkeypatc
     record = engine.train_run(engine.start_record(replace(BASE, epochs=1), tiny, "", CPU), tiny, CPU, clock=clock)
     assert events == ["synchronize", "clock", "synchronize", "clock"]
     assert record.epochs[0].train_seconds == 1.0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_batches_are_told_now_and_then(
+    seconds: float, tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 120 images, 17 at a time: eight batches an epoch."""
+    monkeypatch.setattr("maldrop_cli.runs.runner.TELL_SECONDS", seconds)
+    events: list[Event] = []
+    end = run_job(runner(tiny, tmp_path), BASE, events.append)
+    told = [event.epochs for event in events if isinstance(event, Progressed)]
+    assert told == ([] if seconds else [batch / 8 for batch in range(1, 17)])
+    assert [row.train_loss for row in end.record.epochs] == [row.train_loss for row in train(BASE, tiny).epochs]
 
 
 def test_evaluation_counts_by_hand() -> None:

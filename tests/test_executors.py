@@ -28,7 +28,7 @@ from maldrop_cli.executors import Execution, open_executor, ray_cluster, serial,
 from maldrop_cli.executors.processes import describe_exit, processes
 from maldrop_cli.names import Executor, MaldropError
 from maldrop_cli.record import RunRecord, Status
-from maldrop_cli.runs.events import Ended, Event, Retried, Started, Waiting
+from maldrop_cli.runs.events import Ended, Event, Progressed, Retried, Started, Waiting
 from maldrop_cli.runs.store import Store
 from maldrop_cli.sweep.job_queue import JobQueue, RetryPolicy, stopped_by_signals
 
@@ -204,10 +204,13 @@ def test_how_a_worker_died(code: int, words: str) -> None:
 # --- two processes and one run ---------------------------------------------------------------------------------------
 
 
-def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tmp_path: Path) -> None:
+def test_the_second_waits_for_the_first_and_takes_its_record(
+    tiny: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maldrop_cli.runs.runner.TELL_SECONDS", 0.0)
     second = runner(tiny, tmp_path)
     store, record = second.store, second.blank(BASE)
-    held, waits = threading.Event(), threading.Event()
+    held, waits, followed = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
         with store.lock(record.run_id) as locked:
@@ -215,6 +218,8 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
             store.start(record)
             held.set()
             assert waits.wait(30)
+            store.append(record.run_id, row(1))
+            assert followed.wait(30)
             store.finish(replace(record, epochs=(row(1), row(2)), status=Status.DONE))
 
     thread = threading.Thread(target=first)
@@ -222,8 +227,16 @@ def test_the_second_waits_for_the_first_and_takes_its_record(tiny: ImageData, tm
     assert held.wait(30)
     end = run_job(second, BASE, wait=False)
     assert (end.record.status, end.reused, waits.is_set()) == (Status.UNFINISHED, False, False)
-    end = run_job(second, BASE, lambda event: waits.set() if isinstance(event, Waiting) else None)
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Waiting):
+            waits.set()
+        if isinstance(event, Progressed) and event.epochs == 1:
+            followed.set()
+
+    end = run_job(second, BASE, tell)
     thread.join()
+    assert followed.is_set()
     assert (end.record.status, end.record.epochs, end.reused) == (Status.DONE, (row(1), row(2)), True)
 
 
@@ -366,7 +379,7 @@ def test_two_workers_give_what_one_gives(maldrop: Run, uninterrupted: list[dict[
     assert result.code == 0, result.err
     assert measured("s.csv") == uninterrupted
     assert "2 runs at a time, so that times are those of a shared machine." in result.out
-    assert "36/36, about" in result.err
+    assert "36/36 epochs, about" in result.err
     assert {record.workers for record in Store(Path("maldrop-runs")).scan()} == {2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("maldrop_cli.executors.processes.processes", None)  # not even begun where there is nothing to do

@@ -28,7 +28,7 @@ from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.render.runs import epoch_rows, machine_line, report_table, run_rows, train_table
 from maldrop_cli.render.tables import Column, Table, duration, number, plus_minus, show, to_text, write_csv, write_json
 from maldrop_cli.render.timings import phase_table, scale_rows, scale_table, tables, timing_rows
-from maldrop_cli.runs.events import Ended, Job, Started, Trained
+from maldrop_cli.runs.events import Ended, Job, Progressed, Started, Trained, Waiting
 from maldrop_cli.timing.cases import Setting, Timing
 from maldrop_cli.timing.clock import Samples
 from maldrop_cli.timing.scaling import ScalePoint, exponents
@@ -482,8 +482,8 @@ def test_plain_progress_is_a_line_an_epoch_with_the_time_left() -> None:
     assert progress.reused == 1
     first, second = file.getvalue().splitlines()
     assert first.startswith("none, seed 0, epoch 1: train loss 1.0000")
-    assert first.endswith("1/6, about 50.0 s left")
-    assert second.endswith("5/6, about 10.0 s left")
+    assert first.endswith("1/6 epochs, about 50.0 s left")
+    assert second.endswith("5/6 epochs, about 10.0 s left")
     assert "\x1b" not in file.getvalue()
 
 
@@ -507,6 +507,53 @@ def test_a_terminal_gets_a_live_bar() -> None:
         progress.tell(Started(JOB, 1))
         progress.tell(Trained(JOB, JOB_ROWS[1]))
     assert progress.resumed == {0}
-    assert "none, seed 0  top-1 80.00 %" in file.getvalue()
-    assert "2/2" in file.getvalue()
+    assert "none, seed 0, epoch 2: top-1 80.00 %" in file.getvalue()
+    assert "2.0/2 epochs" in file.getvalue()
     assert "train loss" not in file.getvalue()
+
+
+def test_batches_give_the_time_left_within_the_first_epoch() -> None:
+    """Two seconds for the first tenth, to warm up, then a tenth of an epoch a second: 18 tenths are left after two."""
+    now = iter([0.0, 0.0, 2.0, 3.0, 12.0, 20.0])
+    progress, file = listening(terminal=True, clock=lambda: next(now))
+    with progress:
+        progress.begin(2)
+        progress.tell(Started(JOB, 0))
+        for share in (0.1, 0.2):
+            progress.tell(Progressed(JOB, share))
+        progress.bar.refresh()
+        assert "0.2/2 epochs" in file.getvalue()
+        assert "0:00:18 left" in file.getvalue()
+        progress.tell(Trained(JOB, JOB_ROWS[0]))
+        progress.bar.refresh()
+    assert "1.0/2 epochs" in file.getvalue()
+    assert "0:00:11 left" in file.getvalue()  # ten seconds for nine tenths
+
+
+def test_a_run_that_another_process_trains_is_followed() -> None:
+    """It had 5 of 10 epochs when we began to wait; then it takes two seconds for each."""
+    now = iter([0.0, 1.0, 3.0])
+    progress, file = listening(terminal=True, clock=lambda: next(now))
+    job = Job(0, replace(JOB.config, epochs=10), wait=True)
+    with progress:
+        progress.begin(10)
+        progress.tell(Waiting(job))
+        progress.tell(Progressed(job, 5))
+        progress.tell(Progressed(job, 6))
+        progress.bar.refresh()
+        assert "none, seed 0, epoch 7" in file.getvalue()
+        assert "0:00:08 left" in file.getvalue()
+        progress.tell(Ended(job, RECORDS[0], True))
+        progress.bar.refresh()
+    assert "10.0/10 epochs" in file.getvalue()
+
+
+def test_off_a_terminal_batches_say_nothing() -> None:
+    progress, file = listening()
+    with progress:
+        progress.begin(2)
+        progress.tell(Started(JOB, 0))
+        progress.tell(Progressed(JOB, 0.5))
+        progress.tell(Progressed(JOB, 0.75))
+        progress.tell(Trained(JOB, JOB_ROWS[0]))
+    assert len(file.getvalue().splitlines()) == 1

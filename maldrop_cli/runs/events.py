@@ -29,6 +29,15 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Progressed:
+    """``epochs``: those that are trained by now, the one under way by the share of its batches; in another process,
+    whole ones, where the run is waited for."""
+
+    job: Job
+    epochs: float
+
+
+@dataclass(frozen=True)
 class Trained:
     job: Job
     row: EpochRow
@@ -63,7 +72,7 @@ class Warned:
     message: str
 
 
-Event = Started | Trained | Waiting | Ended | Retried | Warned
+Event = Started | Progressed | Trained | Waiting | Ended | Retried | Warned
 Tell = Callable[[Event], None]
 Stop = Callable[[], bool]  # asked after each epoch
 Train = Callable[[Job, Tell, Stop], Ended]

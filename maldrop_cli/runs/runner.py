@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from maldrop_cli.robustness.evaluate import top1_under
 from maldrop_cli.robustness.plan import RobustnessPlan
 from maldrop_cli.runs import checkpoint
 from maldrop_cli.runs.checkpoint import Checkpoint
-from maldrop_cli.runs.events import Ended, Job, Started, Stop, Tell, Train, Trained, Waiting, Warned
+from maldrop_cli.runs.events import Ended, Job, Progressed, Started, Stop, Tell, Train, Trained, Waiting, Warned
 from maldrop_cli.runs.store import BlockedError, Store
 from maldrop_cli.train import Training, evaluate, start_record, train_run
+
+TELL_SECONDS = 0.5  # between two messages within an epoch
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Runner:
         record = self.blank(job.config)
         lock = self.store.lock(record.run_id, give_up=_now)
         if job.wait:
-            lock = self.store.lock(record.run_id, lambda: tell(Waiting(job)), stop)
+            lock = self.store.lock(record.run_id, lambda: tell(Waiting(job)), self._watching(job, record, tell, stop))
         with lock as locked:
             if not locked:
                 return Ended(job, record, False)
@@ -130,13 +133,27 @@ class Runner:
             tell(Started(job, len(rows)))
             return Ended(job, self._train(record, start, job, tell, stop), False)
 
+    def _watching(self, job: Job, record: RunRecord, tell: Tell, stop: Stop) -> Stop:
+        """``stop``, which tells meanwhile how far the process is that trains the run."""
+        due = _Every(TELL_SECONDS)
+
+        def watch() -> bool:
+            if due() and (other := self.store.latest_try(record.run_id)):
+                tell(Progressed(job, len(other.epochs)))
+            return stop()
+
+        return watch
+
     def _train(self, record: RunRecord, start: Checkpoint | None, job: Job, tell: Tell, stop: Stop) -> RunRecord:
         """Train the run, whose lock is held, and store everything as it comes."""
-        policy, store, last = self.spec.checkpoints, self.store, start
+        policy, store, last, due = self.spec.checkpoints, self.store, start, _Every(TELL_SECONDS)
 
-        def on_epoch(row: EpochRow) -> None:
-            store.append(record.run_id, row)
-            tell(Trained(job, row))
+        def on_progress(epochs: float, row: EpochRow | None) -> None:
+            if row:
+                store.append(record.run_id, row)
+                tell(Trained(job, row))
+            elif due():
+                tell(Progressed(job, epochs))
 
         def after_epoch(training: Training) -> bool:
             nonlocal last
@@ -155,7 +172,7 @@ class Runner:
         try:
             state = start.training if start else None
             data, device = self._data_on_device, self.device
-            ended = train_run(record, data, device, on_epoch, state=state, measure=measure, after_epoch=after_epoch)
+            ended = train_run(record, data, device, on_progress, state=state, measure=measure, after_epoch=after_epoch)
         except (MaldropError, OSError):  # the disk, or a listener: no fault of this run
             raise
         except Exception as error:
@@ -259,6 +276,20 @@ class Runner:
         except Exception as error:  # a forged state can raise nearly anything
             reason = f"{type(error).__name__}: {one_line(error)[:200]}"
             raise MaldropError(f"the checkpoint {name} can't be restored ({reason})") from None
+
+
+class _Every:
+    """Tells whether so many seconds have passed since it was made, or last said so."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self.last < self.seconds:
+            return False
+        self.last = now
+        return True
 
 
 def _now() -> bool:
