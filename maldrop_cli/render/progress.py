@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich import progress
 from rich.console import Console
 
+from maldrop_cli.names import one_line
 from maldrop_cli.record import Status
 from maldrop_cli.render.runs import label
 from maldrop_cli.render.tables import duration, number
@@ -109,4 +110,4 @@ class ProgressListener:
             self.bar.update(self.task, completed=self.done, description=description)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(one_line(text), highlight=False, markup=False, soft_wrap=True)
