@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
@@ -172,7 +173,9 @@ def rows_from_json(stored: Iterable[dict[str, Any]], first: int = 1) -> tuple[Ep
     def read(row: dict[str, Any], each: Field[Any]) -> Any:
         value: Any = row[each.name] if each.default is each.default_factory is MISSING else row.get(each.name)
         if each.name == "measured":
-            return {str(key): float(top1) for key, top1 in (value or {}).items()}
+            if strange := [key for key in value or () if not re.fullmatch(r"[a-z][\w.+-]*", key)]:
+                raise ValueError(f"a measurement is called {strange[0]!r}")
+            return {key: float(top1) for key, top1 in (value or {}).items()}
         if value is None and "None" in str(each.type):
             return None
         if not math.isfinite(value):

@@ -79,6 +79,8 @@ def read_arm(text: str) -> tuple[str, dict[str, list[Any]]]:
         values[name] = read_setting(name, value, ())
     if colon and not label.strip():
         raise UsageError("arm", f"{text!r} has no name before its colon")
+    if not label.isprintable():
+        raise UsageError("arm", f"{label!r} is no name: it has characters that can't be seen")
     return label.strip(), values
 
 

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.transforms import offset_copy
 
 from maldrop_cli.analysis.arms import Arm
 from maldrop_cli.files import write_output
-from maldrop_cli.names import Dropout, MaldropError, Metric
+from maldrop_cli.names import Dropout, MaldropError, Metric, one_line
 from maldrop_cli.render.arms import in_order
 from maldrop_cli.render.runs import metric_name
 
@@ -95,6 +96,11 @@ def save(figure: Figure, path: Path) -> None:
     """Write it as PNG, SVG or PDF, as the suffix says; MaldropError where the file can't be written."""
     suffix = path.suffix.lower()
     buffer = io.BytesIO()
+    for text in figure.findobj(Text):
+        shown = text.get_text()
+        if "\\mathdefault" not in shown:  # as matplotlib writes powers of ten
+            text.set_text("\n".join(map(one_line, shown.split("\n"))))
+            text.set_parse_math("$" not in shown)  # a name may have one
     with styled():
         figure.savefig(buffer, format=suffix.removeprefix("."), metadata=METADATA[suffix])
     write_output(path, buffer.getvalue())

@@ -11,6 +11,7 @@ from rich import progress
 from rich.console import Console
 from rich.table import Column
 
+from maldrop_cli.names import one_line
 from maldrop_cli.record import Status
 from maldrop_cli.render.runs import label
 from maldrop_cli.render.tables import duration, number
@@ -141,7 +142,7 @@ class ProgressListener:
             self.bar.update(self.task, completed=self.done, count=count, **fields)
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(one_line(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _left(seconds: float, done: float, to_go: float) -> str:

@@ -19,13 +19,14 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 from maldrop_cli import __version__
 from maldrop_cli.analysis.stats import Interval
 from maldrop_cli.files import write_output
+from maldrop_cli.names import one_line
 
 JSON_SCHEMA = 1  # of JSON files; raise it whenever a name in them changes its meaning
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and its cells as text. ``left``: words rather than numbers. ``spare``: how readily a narrow terminal
+    """A heading and its cells as text, cleaned for a terminal. ``left``: words rather than numbers. ``spare``: how readily a narrow terminal
     does without it; 0: never."""
 
     heading: str
@@ -37,6 +38,10 @@ class Column:
     def uniform(self) -> bool:
         """Whether several rows have the same there."""
         return len(self.cells) > 1 and len(set(self.cells)) == 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heading", one_line(self.heading))
+        object.__setattr__(self, "cells", [one_line(cell) for cell in self.cells])
 
     def only(self, rows: Iterable[int]) -> Column:
         """Some of its rows."""
@@ -52,6 +57,10 @@ class Table:
     notes: Sequence[str] = ()
     marked: dict[int, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", one_line(self.title))
+        object.__setattr__(self, "notes", [one_line(note) for note in self.notes])
+
     def rows(self) -> list[list[str]]:
         return [list(row) for row in zip(*(column.cells for column in self.columns), strict=True)]
 
@@ -63,6 +72,8 @@ def to_text(tables: Sequence[Table], form: str) -> str:
 
 def _table_text(table: Table, form: str) -> str:
     rows = table.rows()
+    if form == "markdown":
+        rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     if form == "latex" and not rows:  # without a row, tabulate declares no columns, and LaTeX stops at the headings
         rows = [[""] * len(table.columns)]
     body = tabulate(
@@ -193,10 +204,12 @@ def _rich(table: Table, widths: Sequence[int], room: int) -> RichTable:
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """The rows at full precision. MaldropError when the file can't be written."""
+    """The rows at full precision, with a quote before words that a spreadsheet would take for a formula. MaldropError
+    when the file can't be written."""
     import pandas as pd  # here, as it takes a third of a second, and most tables are not written
 
-    frame = pd.DataFrame([_plain(row) for row in rows], dtype=object)
+    cells = [{key: _no_formula(value) for key, value in _plain(row).items()} for row in rows]
+    frame = pd.DataFrame(cells, dtype=object)
     write_output(path, frame.to_csv(index=False).encode(errors="replace"))
 
 
@@ -213,6 +226,10 @@ def write_json(
         "by_seed": [_plain(row) for row in by_seed],
     }
     write_output(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
