@@ -87,7 +87,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str
     if not (distributed.is_available() and distributed.is_gloo_available()):
         pytest.skip("torch was built without gloo")
     folder: Path = tmp_path_factory.mktemp("gloo")
-    spawn(work, (str(folder),), nprocs=PROCESSES)  # type: ignore[no-untyped-call]
+    spawn(work, (str(folder),), nprocs=PROCESSES)
     return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
 
 

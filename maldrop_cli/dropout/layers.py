@@ -42,8 +42,8 @@ class DropoutLinear(nn.Linear):
     """An affine layer behind a regulariser; its labels come with the call.
 
     Under DistributedDataParallel its counts are those of all processes. Limits, each a RuntimeError that says so:
-    transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, ``DistributedDataParallel.join`` of unequally many
-    batches, and ``torch.jit.script`` in either mode. In evaluation mode it can be exported and traced.
+    transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, ``DistributedDataParallel.join`` of unequal
+    numbers of batches, and ``torch.jit.script`` in either mode. In evaluation mode it can be exported and traced.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, regulariser: Regulariser) -> None:
