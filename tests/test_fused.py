@@ -155,7 +155,7 @@ class Kernels:
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     """In the place of Triton's on the CPU, and not used before."""
     stand_in = Kernels(request.param)
-    monkeypatch.setitem(sys.modules, "maldrop_cli.dropout.triton_kernels", stand_in)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "maldrop_cli.dropout.triton_kernels", stand_in)
     monkeypatch.setattr(dropout, "triton_kernels", stand_in, raising=False)
     for name, value in {"ENABLED": True, "INTERPRETED": True, "INSISTS": False, "_found_right": {}}.items():
         monkeypatch.setattr(fused, name, value)
