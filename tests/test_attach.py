@@ -3,7 +3,6 @@
 import copy
 import io
 import re
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maldrop_cli import attach
+from maldrop_cli import attach, labels
+from maldrop_cli.config import RunConfig
 from maldrop_cli.dropout import MalDropLinear, TargetedDropout, VanillaDropout
 from maldrop_cli.dropout.scores import Options
+from maldrop_cli.models import build_model
 from maldrop_cli.names import Dropout
 
 IMAGES = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -218,15 +219,118 @@ def test_torch_jit_script_is_refused_as_such_and_exports_are_the_same() -> None:
 
 
 @torch.no_grad()
-def test_the_documented_way_to_quantize_gives_the_same_logits() -> None:
-    classifier = attach(sequential(), rho=2)
-    classifier(IMAGES, LABELS)
-    expected = classifier.eval()(IMAGES)
+def test_what_the_documentation_shows() -> None:
+    classifier, rhos = attach(sequential(), rho=2), []
     page = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()
-    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    names: dict[str, Any] = {"classifier": classifier, "nn": nn}
-    exec(textwrap.dedent(code), names)
-    torch.testing.assert_close(names["network"](IMAGES), expected)
+    with_labels, schedule, detached = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"classifier": classifier, "images": IMAGES, "targets": LABELS, "epochs": 3, "rho": 8}
+    names["loader"] = [(IMAGES, LABELS)] * 2
+    exec(with_labels, names)
+    assert classifier.head.regulariser.drop_totals() == (2 * 6, 8 * 6)
+    classifier.register_forward_pre_hook(lambda *_: rhos.append(classifier.head.regulariser.rho))
+    exec(schedule, names)
+    assert rhos == [8, 8, 4, 4, 0, 0]
+    assert names["batch"] == 5
+    expected = classifier.eval()(IMAGES)
+    exec(detached, names)
+    for network in (names["network"], classifier):
+        torch.testing.assert_close(network.eval()(IMAGES), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("example", [None, IMAGES])
+@pytest.mark.parametrize("dropout", Dropout)
+def test_detach_gives_the_users_network_back(dropout: Dropout, example: Tensor | None) -> None:
+    """In evaluation mode with the same logits, and with the keys that it had."""
+    network = sequential()
+    keys = list(network.state_dict())
+    network[7].bias.requires_grad_(False)
+    classifier = attach(network, dropout=str(dropout), rho=2, channels=4, generator=torch.Generator(), example=example)
+    classifier(IMAGES, LABELS)
+    before = copy.deepcopy(classifier.state_dict())
+    plain = classifier.detach()
+    assert [type(layer) for layer in plain.modules()] == [
+        nn.Sequential, nn.Flatten, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Identity, nn.Linear
+    ]  # fmt: skip
+    assert list(plain.state_dict()) == keys
+    assert [each.requires_grad for each in plain.parameters()] == [True] * 5 + [False]
+    assert plain.training
+    torch.testing.assert_close(plain.eval()(IMAGES), classifier.eval()(IMAGES), rtol=0, atol=0)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.zero_()
+    assert all(map(torch.equal, before.values(), classifier.state_dict().values()))
+    assert attach(plain, rho=2)(IMAGES, LABELS).shape == (6, 3)
+
+
+@torch.no_grad()
+def test_detach_of_a_compiled_network_and_of_a_classifier_of_ours() -> None:
+    network: Any = torch.compile(sequential().eval(), backend="eager")
+    classifier = attach(network, dropout="none")
+    torch.testing.assert_close(classifier.detach()(IMAGES), classifier(IMAGES), rtol=0, atol=0)
+    ours = build_model(RunConfig(rho=2), (1, 4, 4), 3).eval()
+    torch.testing.assert_close(ours.detach()(IMAGES), ours(IMAGES), rtol=0, atol=0)
+
+
+class Named(nn.Module):
+    """A network whose last Linear is called ``name``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.body = name, nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8))
+        self.add_module(name, nn.Linear(8, 3))
+
+    def forward(self, images: Tensor) -> Any:
+        return self.get_submodule(self.name)(self.body(images))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("name", ["fc", "head", "backbone"])
+def test_a_classifier_loads_the_state_dict_of_the_network_from_before(name: str, wrapped: bool) -> None:
+    network = Named(name)
+    network(IMAGES)
+    state, expected = copy.deepcopy(network.state_dict()), network.eval()(IMAGES)
+    classifier = attach(Named(name).eval(), rho=2)
+    classifier.train()(IMAGES, LABELS)
+    if wrapped:  # within another module, as DistributedDataParallel has it
+        outer = nn.ModuleDict({"module": classifier})
+        outer.load_state_dict({f"module.{key}": value for key, value in state.items()})
+    else:
+        classifier.load_state_dict(state)
+    torch.testing.assert_close(classifier.eval()(IMAGES), expected, rtol=0, atol=0)
+    assert classifier.head.regulariser.drop_totals() == (0, 0)
+    del state["body.1.bias"]
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"backbone.network.body.1.bias\""):
+        classifier.load_state_dict(state)
+
+
+class Asks(nn.Module):
+    """Takes more than images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = sequential()
+
+    def forward(self, tokens: Tensor, mask: Tensor, *, scale: float = 1.0) -> Any:
+        return self.inner(tokens * mask * scale)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("example", [None, (IMAGES, IMAGES > 0), {"tokens": IMAGES, "mask": IMAGES > 0}])
+def test_further_arguments_are_passed_on(example: Any) -> None:
+    network, mask = Asks().eval(), IMAGES > 0
+    expected = network(IMAGES, mask, scale=2.0)
+    classifier = attach(network, rho=2, example=example)
+    for logits in (
+        classifier(IMAGES, None, mask, scale=2.0),
+        classifier(IMAGES, mask=mask, scale=2.0),
+        classifier(tokens=IMAGES, mask=mask, scale=2.0, labels=LABELS),
+    ):
+        torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'mask'"):
+        classifier(IMAGES)
+    assert classifier.train()(tokens=IMAGES, mask=mask, labels=LABELS).shape == (6, 3)
+    with labels(LABELS):
+        assert classifier(tokens=IMAGES, mask=mask).shape == (6, 3)
 
 
 def in_place(graph: Any, inputs: object) -> Callable[..., Any]:

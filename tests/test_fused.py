@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import linear
 
-from maldrop_cli.dropout import fused
+from maldrop_cli import dropout
+from maldrop_cli.dropout import MalDropLinear, fused, keep_mask
 
 TESTS = Path(__file__).parent
 LINUX_WITH_TRITON = pytest.mark.skipif(sys.platform != "linux", reason="Triton comes with torch on Linux only")
@@ -117,3 +121,107 @@ def test_cuda_without_triton_or_too_old_for_it_is_eager(
     monkeypatch.setattr(fused, "HAS_TRITON", has_triton)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major))
     assert fused._run_on(torch.device("cuda:0")) is expected
+
+
+class Kernels:
+    """Stand in for triton_kernels.py: right, or with a ``fault``, "raises" or "differs"."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault, self.calls = fault, 0
+
+    def called(self, result: Tensor) -> Tensor:
+        self.calls += 1
+        if self.fault == "raises":
+            raise RuntimeError("out of resource:\n shared memory")
+        return result.flip(-1) if self.fault == "differs" else result
+
+    def linear_score(self, hidden: Tensor, weight: Tensor, labels: Tensor, total: Tensor, *factors: float) -> Tensor:
+        right, other = factors
+        return self.called((hidden * (right * weight[labels] - other * total)).sum(0))
+
+    def single_score(self, hidden: Tensor, weight: Tensor, logp: Tensor, labels: Tensor, per_sample: bool) -> Tensor:
+        score = (logp[:, None] - hidden[:, :, None] * weight.T).logsumexp(2) + hidden * weight[labels]
+        return self.called(score if per_sample else score.sum(0))
+
+    def drop_highest(self, hidden: Tensor, source: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        weight, labels, right, other, rho, drops = others
+        score = source if weight is None else hidden * (right * weight[labels] - other * source)
+        drop = torch.zeros_like(hidden, dtype=torch.bool).scatter_(1, self.called(score).topk(rho).indices, True)
+        drops += drop.sum(0)
+        return hidden.masked_fill(drop, 0.0), drop
+
+
+@pytest.fixture
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels:
+    """In the place of Triton's on the CPU, and not used before."""
+    stand_in = Kernels(request.param)
+    monkeypatch.setitem(sys.modules, "maldrop_cli.dropout.triton_kernels", stand_in)
+    monkeypatch.setattr(dropout, "triton_kernels", stand_in, raising=False)
+    for name, value in {"ENABLED": True, "INTERPRETED": True, "INSISTS": False, "_found_right": {}}.items():
+        monkeypatch.setattr(fused, name, value)
+    return stand_in
+
+
+HIDDEN, WEIGHT = (torch.randn(size, 40, generator=torch.Generator().manual_seed(size)) for size in (6, 3))
+USED_BY = [("heuristic", "batch", "linear_score"), ("single", "batch", "single_score")]
+USED_BY += [("single", "sample", "single_score"), ("heuristic", "sample", "drop_highest")]
+USED_BY += [("magnitude", "sample", "drop_highest")]
+
+
+def mask(selector: str, granularity: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    labels = torch.arange(6) % 3
+    return keep_mask(HIDDEN.to(dtype), WEIGHT.to(dtype), labels, 7, selector=selector, granularity=granularity)
+
+
+@pytest.mark.parametrize("kernels", ["", "raises", "differs"], indirect=True)
+@pytest.mark.parametrize(("selector", "granularity", "name"), USED_BY)
+def test_a_kernel_is_checked_at_its_first_use(kernels: Kernels, selector: str, granularity: str, name: str) -> None:
+    """If it fails there is one warning, and the eager code from then on."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = mask(selector, granularity)
+        before = kernels.calls
+        again = mask(selector, granularity)
+    expected = mask(selector, granularity, torch.float64)  # no kernel takes it
+    assert torch.equal(found, expected)
+    assert torch.equal(again, expected)
+    assert before > 0
+    assert (kernels.calls > before) is (kernels.fault == "")
+    messages = [str(warning.message) for warning in caught if f"the fused kernel {name}" in str(warning.message)]
+    assert len(messages) == bool(kernels.fault)
+    for message in messages:
+        assert "fails: RuntimeError: out of resource: shared memory" in message or "gives other numbers" in message
+        assert "; eager code takes its place on cpu for float32 (MALDROP_FUSED=0" in message
+    state = torch.get_rng_state()
+    fused._found_right.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mask(selector, granularity)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kernels", ["raises"], indirect=True)
+def test_maldrop_fused_1_insists(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "INSISTS", True)
+    with pytest.raises(RuntimeError, match="out of resource"):
+        mask("heuristic", "batch")
+    flags = "from maldrop_cli.dropout import fused; print(fused.ENABLED, fused.INSISTS)"
+    for value, expected in {"1": "True True", "0": "False False", "": "True False"}.items():
+        assert python("-c", flags, MALDROP_FUSED=value).strip() == expected
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+@pytest.mark.parametrize("kernels", ["", "raises"], indirect=True)
+def test_compiled_code_checks_a_kernel_when_it_is_compiled(kernels: Kernels, granularity: str) -> None:
+    torch._dynamo.reset()
+    layer, labels = MalDropLinear(40, 3, rho=7, granularity=granularity), torch.arange(6) % 3
+    layer.requires_grad_(False)
+    expected = linear(HIDDEN * keep_mask(HIDDEN.double(), layer.weight.double(), labels, 7, granularity=granularity),
+                      layer.weight, layer.bias)  # fmt: skip
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            torch.testing.assert_close(compiled(HIDDEN, labels), expected)
+    assert any("eager code takes its place" in str(each.message) for each in caught) is bool(kernels.fault)
+    assert (kernels.calls > 2) is (kernels.fault == "")

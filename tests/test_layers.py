@@ -2,18 +2,22 @@
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 
 from maldrop_cli import MalDropLinear
+from maldrop_cli import labels as with_labels
 from maldrop_cli.dropout import (
     Composition,
     CountedDropout,
@@ -333,3 +337,99 @@ def test_random_draws_from_its_generator_alone() -> None:
 
     assert torch.equal(trained(0), trained(0))
     assert not torch.equal(trained(0), trained(1))
+
+
+def counted(layer: DropoutLinear) -> list[int]:
+    assert isinstance(layer.regulariser, CountedDropout)
+    return [*layer.regulariser.drops.tolist(), int(layer.regulariser.examples)]
+
+
+def test_labels_reach_a_network_whose_forward_takes_none() -> None:
+    hidden, labels = batch()
+    layer = MalDropLinear(D, C, rho=RHO)
+    network, twin = nn.Sequential(nn.Identity(), layer), copy.deepcopy(layer)
+    with with_labels(labels):
+        mine = network(hidden)
+        with with_labels((labels + 1) % C):  # it nests
+            network(hidden)
+        network(hidden)
+        layer(hidden, (labels + 1) % C)  # those of the call win
+        network.eval()(hidden)
+    torch.testing.assert_close(mine, twin(hidden, labels))
+    for each in (1, 0, 1):
+        twin(hidden, (labels + each) % C)
+    assert counted(layer) == counted(twin)
+
+
+def test_labels_end_with_their_block_and_belong_to_their_thread() -> None:
+    hidden, labels = batch()
+    layer = MalDropLinear(D, C, rho=RHO)
+
+    def fails() -> None:
+        with pytest.raises(ValueError, match=r"around the network 'with maldrop_cli.labels\(...\)'"):
+            layer(hidden)
+
+    with pytest.raises(KeyError), with_labels(labels):
+        raise KeyError
+    fails()
+
+    def work(shift: int) -> list[int]:
+        own, other = MalDropLinear(D, C, rho=RHO), (labels + shift) % C
+        own.load_state_dict(layer.state_dict())
+        fails()  # although another thread is within its block
+        with with_labels(other):
+            barrier.wait()
+            own(hidden)
+            barrier.wait()
+        twin = copy.deepcopy(layer)
+        twin(hidden, other)
+        assert counted(own) == counted(twin)
+        return counted(own)
+
+    barrier = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool, with_labels(labels):
+        assert len(list(pool.map(work, range(2)))) == 2
+
+
+@pytest.mark.parametrize("make", [*SEVERAL, Regulariser])
+def test_each_variant_takes_labels_from_around_it(make: Callable[[], Regulariser]) -> None:
+    layer, (hidden, labels) = DropoutLinear(D, C, regulariser=make()), batch()
+    torch.manual_seed(0)
+    expected = layer.forward(hidden, labels)
+    torch.manual_seed(0)
+    with with_labels(labels):
+        assert torch.equal(layer(hidden), expected)
+    with with_labels(labels[:1]):
+        if type(layer.regulariser) is TargetedDropout:
+            with pytest.raises(ValueError, match="6 examples need as many labels"):
+                layer(hidden)
+
+
+def test_compiled_code_takes_labels_from_around_it() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    layer, (hidden, _) = MalDropLinear(D, C, rho=RHO), batch()
+    compiled, twin = torch.compile(layer, backend=counter, fullgraph=True), copy.deepcopy(layer)
+    for seed in range(3):
+        _, labels = batch(seed=seed)
+        with with_labels(labels):
+            torch.testing.assert_close(compiled(hidden), twin(hidden, labels))
+    assert counter.frame_count == 1
+    assert counted(layer) == counted(twin)
+
+
+@pytest.mark.parametrize("make", SEVERAL)
+def test_a_layer_loads_the_state_dict_of_a_linear(make: Callable[[], Regulariser]) -> None:
+    linear_layer, layer = nn.Linear(D, C), DropoutLinear(D, C, regulariser=make())
+    hidden, labels = batch()
+    layer(hidden, labels)
+    layer.load_state_dict({}, strict=False)
+    assert layer.regulariser.drop_totals()[1] > 0
+    layer.load_state_dict(linear_layer.state_dict())
+    torch.testing.assert_close(layer.eval()(hidden), linear_layer(hidden))
+    assert {int(count.sum()) for count in layer.buffers()} == {0}
+    state = layer.state_dict()
+    name = next(key for key in state if key.startswith("regulariser."))
+    del state[name]
+    with pytest.raises(RuntimeError, match=name):
+        layer.load_state_dict(state)

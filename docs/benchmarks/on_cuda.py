@@ -171,7 +171,7 @@ def main() -> None:
         print("No CUDA device: nothing was measured.")
         return
     device = torch.device("cuda", torch.cuda.current_device())
-    if not fused.applies(torch.empty(1, device=device), torch.empty(1, device=device)):
+    if not fused.applies("drop_highest", torch.empty(1, device=device), torch.empty(1, device=device)):
         print("No fused kernels (no Triton, an older device, or MALDROP_FUSED=0): this is the eager code.\n")
     rows = []
     for batch_size in [int(text) for text in sys.argv[1:]] or [128, 4096]:

@@ -1,6 +1,6 @@
 """Malicious Dropout as a library: needs torch, and nothing else of this package."""
 
-from maldrop_cli.dropout.layers import DropoutLinear, MalDropLinear
+from maldrop_cli.dropout.layers import DropoutLinear, MalDropLinear, labels
 from maldrop_cli.dropout.regularisers import (
     Composition,
     CountedDropout,
@@ -33,5 +33,6 @@ __all__ = [
     "VanillaDropout",
     "WorstSet",
     "keep_mask",
+    "labels",
     "worst_set",
 ]

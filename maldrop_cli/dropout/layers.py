@@ -1,6 +1,9 @@
 """The last affine layer with a regulariser in front: the place where every dropout variant acts."""
 
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maldrop_cli.dropout.regularisers import Regulariser, TargetedDropout
 from maldrop_cli.dropout.scores import LastLayer
+
+_labels: ContextVar[Tensor | None] = ContextVar("labels", default=None)
+
+
+@contextmanager
+def labels(labels_N: Tensor) -> Iterator[None]:
+    """For networks whose forward takes no labels: each layer called within, in training mode and without labels of its
+    own, takes ``labels_N``. It nests, and holds for this thread alone, until its end: activation checkpointing, which
+    calls layers again later, and ``nn.DataParallel``, which calls them in other threads, need labels as an argument.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), MalDropLinear(4, 2, rho=1))
+        >>> with labels(torch.tensor([0, 1, 1])):
+        ...     logits_NC = network(torch.rand(3, 8))
+    """
+    token = _labels.set(labels_N)
+    try:
+        yield
+    finally:
+        _labels.reset(token)
 
 
 def _sum_over_processes(counts: list[Tensor], before: list[Tensor]) -> None:
@@ -39,11 +62,11 @@ torch.library.register_fake("maldrop::sum_over_processes", lambda counts, before
 
 
 class DropoutLinear(nn.Linear):
-    """An affine layer behind a regulariser; its labels come with the call.
+    """An affine layer behind a regulariser; its labels come with the call, or from :func:`labels`.
 
     Under DistributedDataParallel its counts are those of all processes. Limits, each a RuntimeError that says so:
-    transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, ``DistributedDataParallel.join`` of unequally
-    many batches, and ``torch.jit.script`` in either mode. In evaluation mode it can be exported and traced.
+    transforms of ``torch.func`` (``grad``, ``vmap``) in training mode, ``DistributedDataParallel.join`` of unequal
+    numbers of batches, and ``torch.jit.script`` in either mode. In evaluation mode it can be exported and traced.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, regulariser: Regulariser) -> None:
@@ -64,12 +87,21 @@ class DropoutLinear(nn.Linear):
                 "in training mode this layer counts what it drops, which torch.func (grad, vmap) does not allow: "
                 "use loss.backward(), or keep_mask outside of the transform and its mask within"
             )
+        if labels_N is None and self.training:
+            labels_N = _labels.get()
         several = counts and distributed.is_available() and distributed.is_initialized()
         before = [count.clone() for count in self.regulariser.buffers()] if several else []
         hidden_ND, weight_CD = self.regulariser(LastLayer(input, self.weight, self.bias, labels_N))
         if before:
             torch.ops.maldrop.sum_over_processes(list(self.regulariser.buffers()), before)
         return F.linear(hidden_ND, weight_CD, self.bias)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """The state dict of an nn.Linear will do as well: the counts begin at 0."""
+        own = f"{prefix}regulariser."
+        if f"{prefix}weight" in state_dict and not any(key.startswith(own) for key in state_dict):
+            state_dict |= {f"{own}{name}": torch.zeros_like(count) for name, count in self.regulariser.named_buffers()}
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def __prepare_scriptable__(self) -> NoReturn:
         """What ``torch.jit.script`` calls before it compiles."""
@@ -126,7 +158,10 @@ class MalDropLinear(DropoutLinear):
         self.regulariser.rho = rho
 
     def forward(self, input: Tensor, labels_N: Tensor | None = None) -> Tensor:
-        """hidden_ND to logits_NC; ``labels_N``, whole numbers, are required while training."""
-        if self.training and labels_N is None:
-            raise ValueError("MalDropLinear needs the labels while training: layer(hidden, labels)")
+        """hidden_ND to logits_NC; labels, whole numbers, are required while training: here, or by :func:`labels`."""
+        if self.training and labels_N is None and _labels.get() is None:
+            raise ValueError(
+                "MalDropLinear needs the labels while training: layer(hidden, labels), or around the network "
+                "'with maldrop_cli.labels(...)'"
+            )
         return super().forward(input, labels_N)

@@ -60,7 +60,7 @@ def heuristic(layer: LastLayer, options: Options) -> Tensor:
     """
     (hidden_ND, weight_CD, _, labels_N), omega = layer, options.omega
     assert labels_N is not None
-    if not options.per_sample and fused.applies(hidden_ND, weight_CD, differentiable=False):
+    if not options.per_sample and fused.applies("linear_score", hidden_ND, weight_CD):
         total_D = weight_CD.sum(0, dtype=torch.float32)
         return fused.linear_score(hidden_ND, weight_CD, labels_N, total_D, 1.0 + omega, omega)
     total_D = weight_CD.sum(0)
@@ -159,7 +159,7 @@ def single(layer: LastLayer, options: Options, logits_NC: Tensor | None = None) 
     assert labels_N is not None
     logits_NC = F.linear(hidden_ND, weight_CD, bias_C) if logits_NC is None else logits_NC
     logp_NC = F.log_softmax(logits_NC, dim=1)
-    if fused.applies(hidden_ND, weight_CD, differentiable=False):
+    if fused.applies("single_score", hidden_ND, weight_CD):
         return fused.single_score(hidden_ND, weight_CD, logp_NC, labels_N, options.per_sample)
     examples, width = hidden_ND.shape
     may_overflow = torch.compiler.is_compiling() or _may_overflow(hidden_ND, weight_CD)
@@ -212,7 +212,7 @@ def single_near(layer: LastLayer, logits_NC: Tensor, lower_D: Tensor, rho: int, 
     neurons is quick where ``hidden_ND`` is the transpose of a contiguous array.
     """
     hidden_ND, weight_CD, _, _ = layer
-    if fused.applies(hidden_ND, weight_CD, differentiable=False):
+    if fused.applies("single_score", hidden_ND, weight_CD):
         return single(layer, options, logits_NC)
     probability_NC, square_ND = logits_NC.softmax(1), hidden_ND.square()
     range_D = weight_CD.amax(0) - weight_CD.amin(0)
@@ -259,7 +259,7 @@ def ranking(layer: LastLayer, selector: str, options: Options) -> fused.Ranking 
     not apply. Those that are linear in h the kernel works out itself."""
     hidden_ND, weight_CD, bias_C, labels_N = layer
     fits = options.per_sample and options.area == 1 and hidden_ND.shape[1] <= fused.MAX_WIDTH
-    if not (fits and selector in SCORES and fused.applies(hidden_ND, weight_CD)):
+    if not (fits and selector in SCORES and fused.applies("drop_highest", hidden_ND, weight_CD)):
         return None
     with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
         if selector in ("heuristic", "least-useful"):

@@ -123,7 +123,7 @@ def check_layer(layer: LastLayer, what: str, needs_labels: bool) -> LastLayer:
             f"hidden is {tuple(hidden_ND.shape)} and weight {tuple(weight_CD.shape)}; they must be (N, D) and (C, D)"
         )
     if labels_N is None and needs_labels:
-        raise ValueError(f"{what} needs labels")
+        raise ValueError(f"{what} needs labels: as an argument, or, for a network, 'with maldrop_cli.labels(...)'")
     if labels_N is None:
         return layer
     if not isinstance(labels_N, Tensor):

@@ -3,8 +3,10 @@
 From settings to a classifier and its optimiser, and what can be known of it beforehand.
 """
 
+import copy
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from maldrop_cli.config import RunConfig
 from maldrop_cli.data.dataset import Shape
 from maldrop_cli.dropout import DropoutLinear, Regulariser
+from maldrop_cli.dropout.scores import LastLayer
+from maldrop_cli.models.strip_head import Backbone
 from maldrop_cli.models.torchvision import SIDES, blank, build_torchvision, size_error
 from maldrop_cli.models.variants import Head, build_regulariser
 from maldrop_cli.names import CNN, UsageError
@@ -33,15 +37,47 @@ class PaperCNN(nn.Sequential):
 
 
 class Classifier(nn.Module):
-    """``forward(images, labels=None) -> logits_NC``. The labels are an argument, and are stored nowhere."""
+    """``forward(images, labels=None, ...) -> logits_NC``; all but the labels are the backbone's. The labels are stored
+    nowhere; without them those of :func:`maldrop_cli.labels` count."""
 
     def __init__(self, backbone: nn.Module, head: DropoutLinear) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        logits_NC: Tensor = self.head(self.backbone(images), labels)
+    def forward(self, images: Any = None, labels: Tensor | None = None, *others: Any, **named: Any) -> Tensor:
+        """``images`` may be left out where the backbone takes all its arguments by name."""
+        inputs = others if images is None else (images, *others)
+        logits_NC: Tensor = self.head(self.backbone(*inputs, **named), labels)
         return logits_NC
+
+    def detach(self) -> nn.Module:
+        """A plain network, a copy, with the logits that this classifier has in evaluation mode: the weight of its last
+        Linear is multiplied by the pass rates. After :func:`attach` it is the user's own network, with the state-dict
+        keys that it had; a Dropout that fed the Linear is left out. The classifier stays as it is."""
+        head, regulariser = self.head, copy.deepcopy(self.head.regulariser).eval()
+        linear = nn.Linear(head.in_features, head.out_features, head.bias is not None, device="meta")
+        with torch.no_grad():
+            _, weight_CD = regulariser(LastLayer(head.weight[:0], head.weight, head.bias, None))
+        for name, value in (("weight", weight_CD), ("bias", head.bias)):
+            if value is not None:
+                needs_gradient = getattr(head, name).requires_grad
+                setattr(linear, name, nn.Parameter(value.detach().clone(), needs_gradient))
+        backbone = copy.deepcopy(self.backbone)
+        if not isinstance(backbone, Backbone):
+            return nn.Sequential(backbone, linear)
+        backbone.network.set_submodule(backbone.end[0], linear.train(head.training))
+        return backbone.network
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """The state dict of the network before :func:`attach`, or of :meth:`detach`, will do as well."""
+        inner, backbone = f"{prefix}backbone.network.", self.backbone
+        linear = f"{prefix}{backbone.end[0]}." if isinstance(backbone, Backbone) else ""
+        if linear and f"{linear}weight" in state_dict and not any(key.startswith(inner) for key in state_dict):
+            for key in [key for key in state_dict if key.startswith(prefix)]:
+                of_linear = key.startswith(linear)
+                new = f"{prefix}head.{key.removeprefix(linear)}" if of_linear else f"{inner}{key.removeprefix(prefix)}"
+                state_dict[new] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class Normalise(nn.Module):

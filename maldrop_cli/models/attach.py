@@ -1,12 +1,12 @@
 """The dropout variants for a network of one's own."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from maldrop_cli import config, names
 from maldrop_cli.dropout.selectors import check_rho
 from maldrop_cli.models import Classifier, to_dropout_linear
-from maldrop_cli.models.strip_head import find_end, strip_head
+from maldrop_cli.models.strip_head import Example, find_end, strip_head
 from maldrop_cli.models.variants import Head, build_regulariser, check_variant
 
 
@@ -25,15 +25,17 @@ def attach(
     joint_starts: int = config.RunConfig.joint_starts,
     score_memory: float = config.RunConfig.score_memory,
     generator: torch.Generator | None = None,
-    example: Tensor | None = None,
+    example: Example | None = None,
 ) -> Classifier:
     """Put a dropout variant before the last Linear of ``network``. Returns a classifier with
-    ``forward(images, labels=None) -> logits_NC``, which in training mode needs the labels for ``maldrop``.
+    ``forward(images, labels=None, ...) -> logits_NC``, which in training mode needs the labels for ``maldrop``, as an
+    argument or by :func:`maldrop_cli.labels`. Further arguments are passed on to the network.
 
     **The network is changed in place**: its last ``nn.Linear``, and the ``nn.Dropout`` that feeds it directly, become
     ``nn.Identity``, so that it maps images to hidden_ND. The Linear's parameters move to ``classifier.head``: train,
-    move, save and load the classifier. Device, dtype, ``requires_grad``, mode, other Dropouts and ``F.dropout`` stay.
-    For ``torch.jit.script``, ``torch.func`` and ``quantize_dynamic`` see docs/variants.md, "Limits".
+    move, save and load the classifier, which takes the network's own state dict, from before, as well. Device, dtype,
+    ``requires_grad``, mode, other Dropouts and ``F.dropout`` stay. ``classifier.detach()`` gives a plain network. For
+    ``torch.jit.script``, ``torch.func`` and ``quantize_dynamic`` see docs/variants.md, "Limits".
 
     Args:
         network: its output must be that of its last Linear, unchanged, and the Linear's input hidden_ND. It may be
@@ -49,8 +51,9 @@ def attach(
             ``classifier.head.regulariser.begin_epoch()`` before each.
         joint_iterations, joint_starts: of the selector ``joint``: rounds of ascent at most, and starts beside softmax.
         score_memory: MiB that the selector ``single`` may work in.
-        example: images. A forward pass of them, in evaluation mode, finds the last Linear and its Dropout. Without them
-            these are the ones registered last, which the first forward passes of the classifier verify.
+        example: images, or all that the network takes, as a tuple or by name as a dict. A forward pass of them, in
+            evaluation mode, finds the last Linear and its Dropout. Without them these are the ones registered last,
+            which the first forward passes of the classifier verify.
 
     Raises:
         ValueError: a wrong setting, or a network that doesn't end in a Linear, which is then left as it was. Without

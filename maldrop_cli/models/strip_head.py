@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 End = tuple[str, ...]  # names within a network: of its last Linear and, if one feeds it directly, of that Dropout
 
+Example = Tensor | tuple[Any, ...] | dict[str, Any]  # images, or all that a network is called with
+
 
 class Backbone(nn.Module):
     """A network with Identities at its ``end``: images to hidden_ND. The first forward pass in each mode, training and
@@ -27,13 +29,13 @@ class Backbone(nn.Module):
         self.verified: set[bool] = set()  # the modes, training or not
         self.training = network.training  # not by train(), which would reach parts that were frozen by eval()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
         if self.training in self.verified or torch.compiler.is_compiling():
-            hidden_ND: Tensor = self.network(images)
+            hidden_ND: Tensor = self.network(*inputs, **named)
             return hidden_ND
         with _watched(self.network, self.end) as calls:
             try:
-                hidden_ND = self.network(images)
+                hidden_ND = self.network(*inputs, **named)
             except Exception as error:
                 if isinstance(error, AttributeError) or any(call.name == self.end[0] for call in calls):
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -44,7 +46,7 @@ class Backbone(nn.Module):
         return hidden_ND
 
 
-def strip_head(network: nn.Module, end: End, example: Tensor | None = None) -> Backbone:
+def strip_head(network: nn.Module, end: End, example: Example | None = None) -> Backbone:
     """Replace the modules at the ``end``, as :func:`find_end` gives it, by Identities in ``network`` itself. With
     ``example`` images, ValueError at once where the network doesn't end there, which is then left as it was."""
     with ExitStack() as undo:
@@ -59,7 +61,7 @@ def strip_head(network: nn.Module, end: End, example: Tensor | None = None) -> B
     return backbone
 
 
-def find_end(network: nn.Module, example: Tensor | None = None) -> tuple[End, nn.Linear]:
+def find_end(network: nn.Module, example: Example | None = None) -> tuple[End, nn.Linear]:
     """(The end of ``network``, its last Linear), by the order of registration or by a pass of ``example`` images.
 
     Raises ValueError where Identities, and a head with the Linear's parameters, would not do what the modules do.
@@ -97,7 +99,7 @@ def _registered(network: nn.Module) -> End:
     return (linears[-1],)
 
 
-def _traced(network: nn.Module, example: Tensor) -> End:
+def _traced(network: nn.Module, example: Example) -> End:
     kinds = (nn.Linear, nn.Dropout)
     with _watched(network, [name for name, module in network.named_modules() if isinstance(module, kinds)]) as calls:
         returned = _evaluate(network, example)
@@ -150,11 +152,13 @@ def _watched(network: nn.Module, names: Sequence[str]) -> Iterator[list[_Call]]:
 
 
 @torch.no_grad()
-def _evaluate(network: nn.Module, images: Tensor) -> object:
-    """``network(images)`` in evaluation mode; afterwards every module is in its own mode again."""
+def _evaluate(network: nn.Module, example: Example) -> object:
+    """What ``network`` makes of ``example`` in evaluation mode; afterwards every module is in its own mode again."""
     modes = [(module, module.training) for module in network.modules()]
     try:
-        return network.eval()(images)
+        if isinstance(example, dict):
+            return network.eval()(**example)
+        return network.eval()(*(example if isinstance(example, tuple) else (example,)))
     finally:
         for module, mode in modes:
             module.training = mode

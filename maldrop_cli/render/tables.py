@@ -26,8 +26,8 @@ JSON_SCHEMA = 1  # of JSON files; raise it whenever a name in them changes its m
 
 @dataclass(frozen=True)
 class Column:
-    """A heading and its cells as text, cleaned for a terminal. ``left``: words rather than numbers. ``spare``: how readily a narrow terminal
-    does without it; 0: never."""
+    """A heading and its cells as text, cleaned for a terminal. ``left``: words rather than numbers. ``spare``: how
+    readily a narrow terminal does without it; 0: never."""
 
     heading: str
     cells: Sequence[str]
