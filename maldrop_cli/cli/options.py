@@ -45,6 +45,11 @@ _SETTING_FIELDS = {each.name: each for kind in (DataConfig, RunConfig) for each 
 MAX_CHOICES = 5  # of names, that --help has room for beside a flag
 
 
+DRY_RUN = typer.Option(
+    "--dry-run", help="Show what would be trained, with rho by epoch; train nothing.", rich_help_panel=MACHINE
+)
+
+
 class Format(StrEnum):
     AUTO = "auto"
     RICH = "rich"
@@ -144,6 +149,12 @@ class PlotOptions(PlotFile):
     def metrics(self) -> list[str]:
         """Of ``metric``; empty without."""
         return [parse_metric(item) for item in words(self.metric)] if self.metric else []
+
+
+def not_plotted(options: PlotOptions, dry_run: bool) -> None:
+    """UsageError for a plot of a dry run."""
+    if options.plot and dry_run:
+        raise UsageError("plot", "a dry run measures nothing that could be plotted")
 
 
 # --- deriving flags --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from maldrop_cli.cli.compare import SEEDS
 from maldrop_cli.cli.options import (
+    DRY_RUN,
     SEEDED,
     DataOptions,
     MeasureOptions,
@@ -15,11 +16,11 @@ from maldrop_cli.cli.options import (
     Settings,
     StoreOptions,
     command,
+    not_plotted,
 )
 from maldrop_cli.cli.reading import SWEPT
-from maldrop_cli.cli.train import DRY_RUN
 from maldrop_cli.executors import Execution
-from maldrop_cli.names import PlotKind, UsageError
+from maldrop_cli.names import PlotKind
 from maldrop_cli.sweep.grammar import parse_seeds
 
 
@@ -42,8 +43,7 @@ def sweep(
     Names have commas between them. Numbers: 256, 0,256,1024, 0..4096 (nine points), 0..4096:512 (a step), 0..4096/17
     (points), 1..4096*2 (a factor); of --rho also 6.25%.
     """
-    if plotting.plot and dry_run:
-        raise UsageError("plot", "a dry run measures nothing that could be plotted")
+    not_plotted(plotting, dry_run)
     named_seeds = parse_seeds(seeds)
 
     from maldrop_cli.analysis.arms import group

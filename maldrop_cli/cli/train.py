@@ -6,18 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from maldrop_cli.cli.options import DataOptions, MeasureOptions, OutputOptions, Settings, StoreOptions, command
+from maldrop_cli.cli.options import (
+    DRY_RUN,
+    DataOptions,
+    MeasureOptions,
+    OutputOptions,
+    Settings,
+    StoreOptions,
+    command,
+)
 from maldrop_cli.config import MACHINE, SETTINGS, RunConfig, setting
 from maldrop_cli.executors import Execution, Machine
 from maldrop_cli.files import check_writable
 from maldrop_cli.sweep.grammar import Quantity
 
 COUNTED = {"rho", "rho_end"}  # settings that may be given as a percentage
-DRY_RUN = typer.Option(
-    "--dry-run", help="Show what would be trained, with rho by epoch; train nothing.", rich_help_panel=MACHINE
-)
 
 
 @dataclass(frozen=True)
