@@ -20,11 +20,10 @@ from maldrop_cli.cli.options import (
     command,
     not_plotted,
 )
-from maldrop_cli.cli.reading import positive, read_arm, read_gate
-from maldrop_cli.config import TRAINING, RunConfig
+from maldrop_cli.cli.reading import positive, read_arm, read_gate, read_seeds
+from maldrop_cli.config import RARE, TRAINING, RunConfig
 from maldrop_cli.executors import Execution
 from maldrop_cli.names import MaldropError, Outcome, PlotKind, Selector, UsageError
-from maldrop_cli.sweep.grammar import parse_seeds
 
 if TYPE_CHECKING:
     from maldrop_cli.analysis.compare import Baseline, Comparison
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 _PANEL = "Comparison"
 FIRST_SELECTOR = Selector.HEURISTIC
 SEEDS = typer.Option(help="A count; a list or a range names them.", rich_help_panel=TRAINING)
+SEED = typer.Option(help="The one seed, instead of --seeds.", rich_help_panel=RARE, hidden=True)
 ARM = typer.Option(
     metavar="[NAME:] VARIANT [SETTING=VALUE ...]",
     help="An arm of its own, e.g. 'maldrop selector=joint rho=64'; repeatable. Without --dropout, the only ones.",
@@ -76,6 +76,7 @@ def compare(
     baseline: Annotated[str, BASELINE] = "vanilla",
     margin: Annotated[float, MARGIN] = 0.5,
     dry_run: Annotated[bool, DRY_RUN] = False,
+    seed: Annotated[int | None, SEED] = None,
     fail_if: Annotated[list[str] | None, FAIL_IF] = None,
     min_top1: Annotated[float | None, MIN_TOP1] = None,
 ) -> None:
@@ -85,7 +86,7 @@ def compare(
     """
     positive("margin", margin)
     not_plotted(plotting, dry_run)
-    named_seeds = parse_seeds(seeds)
+    named_seeds = read_seeds(seeds, seed, output, settings.given)
     own = [read_arm(text) for text in arm or []]
     gates = [read_gate(text) for text in fail_if or []]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Annotated
 
-from maldrop_cli.cli.compare import SEEDS
+from maldrop_cli.cli.compare import SEED, SEEDS
 from maldrop_cli.cli.options import (
     DRY_RUN,
     SEEDED,
@@ -18,10 +18,9 @@ from maldrop_cli.cli.options import (
     command,
     not_plotted,
 )
-from maldrop_cli.cli.reading import SWEPT
+from maldrop_cli.cli.reading import SWEPT, read_seeds
 from maldrop_cli.executors import Execution
 from maldrop_cli.names import PlotKind
-from maldrop_cli.sweep.grammar import parse_seeds
 
 
 @command(SEEDED, several=SWEPT)
@@ -35,6 +34,7 @@ def sweep(
     plotting: PlotOptions,
     seeds: Annotated[str, SEEDS] = "1",
     dry_run: Annotated[bool, DRY_RUN] = False,
+    seed: Annotated[int | None, SEED] = None,
 ) -> None:
     """Train a grid: one row a point, the best and the worst marked.
 
@@ -44,7 +44,7 @@ def sweep(
     (points), 1..4096*2 (a factor); of --rho also 6.25%.
     """
     not_plotted(plotting, dry_run)
-    named_seeds = parse_seeds(seeds)
+    named_seeds = read_seeds(seeds, seed, output, settings.given)
 
     from maldrop_cli.analysis.arms import group
     from maldrop_cli.analysis.compare import compare_arms, of_vanilla

@@ -15,7 +15,8 @@ from maldrop_cli.cli.options import (
     StoreOptions,
     command,
 )
-from maldrop_cli.config import MACHINE, SETTINGS, RunConfig, setting
+from maldrop_cli.cli.reading import read_seed
+from maldrop_cli.config import MACHINE, RARE, SETTINGS, RunConfig, setting
 from maldrop_cli.executors import Execution, Machine
 from maldrop_cli.files import check_writable
 from maldrop_cli.sweep.grammar import Quantity
@@ -27,6 +28,8 @@ COUNTED = {"rho", "rho_end"}  # settings that may be given as a percentage
 class TrainOptions:
     save: Path | None = setting(None, "Write a checkpoint of the finished run.", MACHINE)
     resume: Path | None = setting(None, "Resume from a checkpoint, with its settings; --epochs may be larger.", MACHINE)
+
+    seeds: str | None = setting(None, "As --seed: train trains one run.", RARE)
 
     def __post_init__(self) -> None:
         if self.save:
@@ -60,6 +63,9 @@ def train(
     from maldrop_cli.runs import checkpoint
     from maldrop_cli.runs.runner import CheckpointPolicy
 
+    if files.seeds is not None:
+        seed = read_seed(files.seeds, output, settings.given)
+        settings = Settings({**settings.values, "seed": [seed]}, settings.given | {"seed"})
     start = checkpoint.read(files.resume) if files.resume else None
     if start and files.resume:
         settings = _resumed(settings, start.config)
