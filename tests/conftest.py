@@ -115,6 +115,11 @@ class Result:
     out: str
     err: str
 
+    @property
+    def told(self) -> list[str]:
+        """Warnings and errors, without progress."""
+        return [line for line in self.err.splitlines() if line.startswith("maldrop: ")]
+
 
 @pytest.fixture
 def maldrop(

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Result, rows
+from typer.main import get_command
 
+from maldrop_cli.cli.app import COMMANDS, EXAMPLES, app
 from maldrop_cli.record import Status
 from maldrop_cli.render.progress import ProgressListener
 from maldrop_cli.runs import runner
@@ -496,7 +498,73 @@ def test_without_arguments_help_is_shown(maldrop: Run) -> None:
         assert command in result.out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_leaves_out_what_is_rarely_needed_and_ends_with_two_examples(command: str, maldrop: Run) -> None:
+    usual, everything = maldrop(command, "--help").out, maldrop(command, "--help-all").out
+    rare = {"report": ()}.get(command, ("--joint-starts", "--score-memory"))
+    for flag in rare:
+        assert (flag in usual, flag in everything) == (False, True)
+    assert "─ Rarely needed ─" not in usual
+    assert "--help-all" in usual
+    assert usual.count(f"maldrop {command} ") == 3  # its usage, and the examples
+    flags = {name for parameter in get_command(app).commands[command].params for name in parameter.opts}  # type: ignore[attr-defined]
+    for line in EXAMPLES[command]:
+        name, *words = shlex.split(line)
+        assert name == command
+        assert {word for word in words if word.startswith("--")} <= flags
+        assert maldrop(*shlex.split(line), "--help").code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("maldrop tr", {"train"}),
+        ("maldrop train --dropout mal", {"maldrop", "maldropconnect", "maldrop+vanilla"}),
+        ("maldrop compare --selector joint,gr", {"joint,gradient", "joint,greedy"}),
+        ("maldrop sweep --dataset fa", {"fashion-mnist"}),
+        ("maldrop report runs --dropout spatial-", {"spatial-maldrop"}),
+        ("maldrop timeit --sc", {"--scale"}),
+    ],
+)
+def test_a_shell_completes_names(line: str, found: set[str], tmp_path: Path) -> None:
+    words = {"_MALDROP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    done = subprocess.run([sys.executable, "-m", "maldrop_cli"], capture_output=True, text=True, env=os.environ | words)
+    assert set(done.stdout.split()) == found, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "seeds", "line"),
+    [
+        (
+            ("train", "--seeds", "3"),
+            ["3"],
+            "--seeds 3 is the one seed 3 here; `maldrop compare --seeds 3` takes a count",
+        ),
+        (("train", "--seeds", "5..5"), ["5"], "--seeds 5..5 is the one seed 5 here"),
+        (("compare", "--seed", "3"), ["3"], "--seed 3 is the one seed 3; --seeds 3 would be three, 0 to 2"),
+        (("sweep", "--seed", "0"), ["0"], "--seed 0 is the one seed 0"),
+        (("sweep", "--seeds", "2"), ["0", "1"], ""),
+        (("train", "--seed", "2"), ["2"], ""),
+    ],
+)
+def test_either_flag_for_seeds_is_understood(flags: tuple[str, ...], seeds: list[str], line: str, maldrop: Run) -> None:
+    result = maldrop(*flags, *TINY, "--epochs", "1", "--dropout", "maldrop")
+    assert result.code == 0, result.err
+    assert (line in result.err) if line else (" is the one seed " not in result.err)
+    maldrop("report", "maldrop-runs", "--dropout", "maldrop", "--csv", "r.csv")
+    assert [row["seed"] for row in rows("r.csv")] == seeds
+    assert maldrop(*flags, *TINY, "--epochs", "1", "--dropout", "maldrop", "-q").err == ""
+
+
 USAGE = [
+    (
+        ("train", "--seeds", "1,2"),
+        "--seeds: train trains one run, and 1,2 names 2 seeds; `maldrop compare --seeds 1,2`",
+    ),
+    (("train", "--seeds", "x"), "--seeds: 'x' stops making sense at character 1"),
+    (("train", "--seeds", "1", "--seed", "1"), "leave one of the two out"),
+    (("compare", "--seeds", "1", "--seed", "1"), "leave one of the two out"),
+    (("sweep", "--seed", "-1"), "--seed: -1 is not a whole number from 0"),
     (("train", "--dropout", "maldorp"), "did you mean 'maldrop'?"),
     (("train", "--selector", "heuristics"), "did you mean 'heuristic'?"),
     (("train", "--schedule", "forwards"), "did you mean 'forward'?"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Result, rows
+from test_datasets import make_folder
 
 from maldrop_cli.cli.run import estimate
 from maldrop_cli.config import RunConfig
@@ -221,6 +222,52 @@ def test_a_dry_run_downloads_no_images(maldrop: Run, monkeypatch: pytest.MonkeyP
     result = maldrop("train", "--dataset", "cifar10", "--dry-run")
     assert result.code == 0
     assert "1 run; how long they take can't be told before the images of cifar10 are here." in result.out
+
+
+def test_a_dry_run_says_that_images_lie_there_but_are_not_decoded(maldrop: Run, tmp_path: Path) -> None:
+    make_folder(tmp_path / "images")
+    command = ("--dataset", "imagefolder", "--data-dir", "images", "--image-size", "8", "--epochs", "1")
+    told = "how long they take can't be told before the images of imagefolder are decoded, which the first run does."
+    for name in ("train", "sweep", "compare"):
+        result = maldrop(name, *command, "--dry-run")
+        assert (result.code, result.err) == (0, "")
+        assert told in result.out
+    maldrop("train", *command)
+    assert "of training left" in maldrop("train", *command, "--seed", "1", "--dry-run").out
+
+
+def test_a_dry_run_says_that_an_archive_is_not_unpacked(maldrop: Run, tmp_path: Path) -> None:
+    for name, archive in (("cifar10", "cifar-10-python.tar.gz"), ("tiny-imagenet", "tiny-imagenet-200.zip")):
+        (tmp_path / archive).write_bytes(b"")
+        result = maldrop("train", "--dataset", name, "--data-dir", tmp_path, "--dry-run")
+        assert f"before the images of {name} are unpacked, which the first run does." in result.out, result.err
+
+
+def test_compare_dry_run(maldrop: Run) -> None:
+    command = (
+        "compare",
+        *TINY,
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+        "--arm",
+        "mine: maldrop rho=40",
+        "--dropout",
+        "none,maldrop",
+    )
+    result = maldrop(*command, "--dry-run", "--csv", "d.csv")
+    assert (result.code, result.err) == (0, "")
+    assert "Dry run: synthetic, cnn, 2 epochs" in result.out
+    assert re.search(r"3 points with 2 seeds each: 6 runs; about \S+ s of training left, going by", result.out)
+    assert [(row["dropout"], row["rho"], row["epoch"]) for row in rows("d.csv")] == [
+        (dropout, rho, epoch) for dropout, rho in (("none", ""), ("maldrop", "16"), ("maldrop", "40")) for epoch in "12"
+    ]
+    assert {path.name for path in Path().iterdir()} == {"d.csv"}
+    maldrop(*command, "-q")
+    assert "6 runs, 6 already finished in maldrop-runs." in maldrop(*command, "--dry-run").out
+    assert maldrop(*command, "--dry-run", "--plot", "p.svg").code == 2
+    assert maldrop(*command, "--dry-run", "--device", "cuda:99").code == 2
 
 
 def test_the_time_left_is_by_stored_epochs_or_by_a_measurement() -> None:

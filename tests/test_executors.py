@@ -298,9 +298,9 @@ def test_without_locks_the_lease_of_a_killed_run_ends(maldrop: Run) -> None:
     [run_id] = [path.name for path in Path("other").iterdir() if path.name != ".locks"]
     assert not list(Path("other").glob(".locks/*.lease"))
     assert subprocess.run([sys.executable, "-c", KILLED, run_id]).returncode == 9
-    result = maldrop(*command, "-q")
+    result = maldrop(*command)
     assert result.code == 0, result.err
-    waiting, whose = result.err.splitlines()
+    waiting, whose = result.told
     assert waiting.endswith("another process trains it; waiting for its result")
     assert re.search(rf"\.locks/{run_id}\.lease is held by process \d+ on node7; should that be dead, ", whose)
     assert whose.endswith("this goes on after 1 s, or at once if the file is deleted")

@@ -268,7 +268,7 @@ def test_a_damaged_record_costs_that_run_alone(damage: str, maldrop: Run) -> Non
     else:
         content = content[: len(content) // 2]
     results[0].write_bytes(content)
-    result = maldrop("sweep", *QUICK, "--rho", "0,16", "-q", "--csv", "b.csv")
+    result = maldrop("sweep", *QUICK, "--rho", "0,16", "--csv", "b.csv")
     assert result.code == 0
     assert f"{results[0]} is left out, as it is damaged" in result.err
     assert "3 of 4 runs already finished" in result.err
@@ -350,7 +350,7 @@ def test_flags_beside_a_checkpoint_are_checked_against_it(maldrop: Run) -> None:
             "dropout is maldrop there and spatial-maldrop here",
         ),  # not: rho is too large
         (("--rho", "50%"), "rho is 100 there and 128 here"),
-        (("--preset", "paper"), "lr is 0.005 there and 0.01 here"),
+        (("--preset", "paper"), "batch-size is 64 there and 128 here"),
         (("--dataset", "digits"), "dataset is synthetic there and digits here"),
     ):
         result = maldrop("train", "--resume", "one.pt", *flags)

@@ -14,13 +14,26 @@ from maldrop_cli.cli.train import train
 app = typer.Typer(
     name="maldrop",
     help="Benchmark Malicious Dropout: drop the neurons that help the right answer most.",
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 COMMANDS = {command.__name__: command for command in (train, compare, sweep, timeit, report)}
-for command in COMMANDS.values():
-    app.command()(command)
+EXAMPLES = {  # the last lines of --help
+    "train": ("train --dataset mnist --rho 512 --epochs 5 --save net.pt", "train --resume net.pt --epochs 10"),
+    "compare": ("compare --seeds 5 --csv arms.csv", "compare --dataset cifar10 --selector heuristic,joint --dry-run"),
+    "sweep": (
+        "sweep --schedule forward-smooth --rho 0..4096 --plot rho.svg",
+        "sweep --lr 0.001,0.01 --rho 5% --seeds 3",
+    ),
+    "timeit": ("timeit --naive", "timeit --selector heuristic,joint --json times.json"),
+    "report": (
+        "report maldrop-runs --by rho --baseline none",
+        "report maldrop-runs --where rho=0..1024 --plot rho.svg",
+    ),
+}
+for name, command in COMMANDS.items():
+    lines = [f"maldrop {line}" for line in EXAMPLES[name]]
+    app.command(epilog="\n\n".join(["Examples:", *lines]))(command)
 
 
 def _version(wanted: bool) -> None:

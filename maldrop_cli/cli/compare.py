@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maldrop_cli.cli.options import (
+    DRY_RUN,
     SEEDED,
     DataOptions,
     MeasureOptions,
@@ -17,12 +18,12 @@ from maldrop_cli.cli.options import (
     Settings,
     StoreOptions,
     command,
+    not_plotted,
 )
-from maldrop_cli.cli.reading import positive, read_arm, read_gate
-from maldrop_cli.config import TRAINING, RunConfig
+from maldrop_cli.cli.reading import positive, read_arm, read_gate, read_seeds
+from maldrop_cli.config import RARE, TRAINING, RunConfig
 from maldrop_cli.executors import Execution
 from maldrop_cli.names import MaldropError, Outcome, PlotKind, Selector, UsageError
-from maldrop_cli.sweep.grammar import parse_seeds
 
 if TYPE_CHECKING:
     from maldrop_cli.analysis.compare import Baseline, Comparison
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _PANEL = "Comparison"
 FIRST_SELECTOR = Selector.HEURISTIC
 SEEDS = typer.Option(help="A count; a list or a range names them.", rich_help_panel=TRAINING)
+SEED = typer.Option(help="The one seed, instead of --seeds.", rich_help_panel=RARE, hidden=True)
 ARM = typer.Option(
     metavar="[NAME:] VARIANT [SETTING=VALUE ...]",
     help="An arm of its own, e.g. 'maldrop selector=joint rho=64'; repeatable. Without --dropout, the only ones.",
@@ -73,6 +75,8 @@ def compare(
     arm: Annotated[list[str] | None, ARM] = None,
     baseline: Annotated[str, BASELINE] = "vanilla",
     margin: Annotated[float, MARGIN] = 0.5,
+    dry_run: Annotated[bool, DRY_RUN] = False,
+    seed: Annotated[int | None, SEED] = None,
     fail_if: Annotated[list[str] | None, FAIL_IF] = None,
     min_top1: Annotated[float | None, MIN_TOP1] = None,
 ) -> None:
@@ -81,7 +85,8 @@ def compare(
     --dropout, --selector, --rho and --p take several values: every combination is an arm.
     """
     positive("margin", margin)
-    named_seeds = parse_seeds(seeds)
+    not_plotted(plotting, dry_run)
+    named_seeds = read_seeds(seeds, seed, output, settings.given)
     own = [read_arm(text) for text in arm or []]
     gates = [read_gate(text) for text in fail_if or []]
 
@@ -92,6 +97,7 @@ def compare(
     from maldrop_cli.cli.run import Session
     from maldrop_cli.data import load as datasets
     from maldrop_cli.render import arms as render
+    from maldrop_cli.render.dry_run import dry_rows, plan_line, sweep_chart
     from maldrop_cli.render.runs import failures, machine_line, settings_line
     from maldrop_cli.render.tables import plural
     from maldrop_cli.sweep.grid import over_seeds
@@ -102,7 +108,19 @@ def compare(
     points, labels = _arms(session, own)
     base = _baseline(baseline, points, labels, "baseline" in settings.given)
     gated = [(_gated(name, points, labels, base), verdicts) for name, verdicts in gates]
-    records = session.run(over_seeds(points, named_seeds, rotate=True))
+    plan = over_seeds(points, named_seeds, rotate=True)
+    title = f"{settings_line(points[0])}, {plural(len(named_seeds), 'seed')}"
+    if dry_run:
+        session.check(plan)
+        notes = [
+            plan_line(
+                len(points), len(named_seeds), len(plan), session.finished(plan), store.out, session.estimate(plan)
+            )
+        ]
+        rows = dry_rows(points, session.head, {"n_seeds": len(named_seeds)})
+        present([sweep_chart(points, session.head, title, notes)], rows, output, "compare")
+        return
+    records = session.run(plan)
 
     by_settings = {each.config.key: each for each in group(records)}
     found = [by_settings[point.key] for point in points]
@@ -115,7 +133,6 @@ def compare(
         *failures(records),
         *render.saturated_arms(comparison.arms),
     ]
-    title = f"{settings_line(points[0])}, {plural(len(named_seeds), 'seed')}"
     tables = [render.arm_table(comparison, title, notes)]
     if len(points) > 1:
         tables.append(render.verdict_table(comparison))

@@ -18,7 +18,7 @@ import typer
 from maldrop_cli.files import expand, read_up_to, write_output
 from maldrop_cli.names import MaldropError, UsageError, nearest, one_line
 
-OWN = ("config", "save_config", "help")  # parameters of every command that a file can't hold
+OWN = ("config", "save_config", "help", "help_all")  # parameters of every command that a file can't hold
 LIMIT = 2**20  # bytes
 _PLAIN = (bool, int, float, str)
 NOT_SAVED = ("dry_run", "fresh", "quiet", "compare")  # of one call, not of what is trained

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -43,6 +43,11 @@ SEEDED = tuple(name for name in SETTINGS if name != "seed")  # of commands with 
 _ALIASES = {"dropout": ("--dropouts",), "quiet": ("-q",)}
 _SETTING_FIELDS = {each.name: each for kind in (DataConfig, RunConfig) for each in fields(kind)}
 MAX_CHOICES = 5  # of names, that --help has room for beside a flag
+
+
+DRY_RUN = typer.Option(
+    "--dry-run", help="Show what would be trained, with rho by epoch; train nothing.", rich_help_panel=MACHINE
+)
 
 
 class Format(StrEnum):
@@ -151,6 +156,12 @@ class PlotOptions(PlotFile):
         return [parse_metric(item) for item in words(self.metric)] if self.metric else []
 
 
+def not_plotted(options: PlotOptions, dry_run: bool) -> None:
+    """UsageError for a plot of a dry run."""
+    if options.plot and dry_run:
+        raise UsageError("plot", "a dry run measures nothing that could be plotted")
+
+
 # --- deriving flags --------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +195,7 @@ class _Flag:
         option = typer.Option(
             f"--{(self.setting.flag or self.name).replace('_', '-')}", *_ALIASES.get(self.name, ()),
             help=self.setting.help, rich_help_panel=self.setting.panel or None, metavar=choices,
+            hidden=self.setting.panel == RARE, autocompletion=self.enum and completing(self.enum),
         )  # fmt: skip
         return _keyword(self.name, Annotated[kind, option], default)
 
@@ -210,6 +222,29 @@ def _flags(group: Any, settings: Sequence[str], defaults: Mapping[str, str]) -> 
         _Flag(each.name, each.metadata["setting"], hints[each.name], defaults.get(each.name, each.default), swept)
         for each in own
     ]
+
+
+def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """For a shell: the names that the last word of a list with commas begins."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+    return complete
+
+
+def _show_all(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for parameter in ctx.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+_HELP_ALL = Annotated[
+    bool, typer.Option("--help-all", help="Rarely needed options as well.", callback=_show_all, is_eager=True)
+]
 
 
 def _option(help: str, **how: Any) -> Any:
@@ -247,6 +282,7 @@ def command(
         parameters = [
             _keyword("ctx", typer.Context),
             *(flag.parameter() for flag in main),
+            _keyword("help_all", _HELP_ALL, False),
             *own,
             *(flag.parameter() for flag in usual),
             *(_keyword(name, hint, None) for name, hint in (("config", _CONFIG), ("save_config", _SAVE_CONFIG))),
@@ -254,7 +290,9 @@ def command(
         ]
 
         @functools.wraps(function)
-        def flat(*, ctx: typer.Context, config: Path | None, save_config: Path | None, **texts: Any) -> None:
+        def flat(
+            *, ctx: typer.Context, config: Path | None, save_config: Path | None, help_all: bool, **texts: Any
+        ) -> None:
             given = frozenset(name for name in texts if config_file.is_set(ctx, name))
             saved = {name: texts[name] for name in given}
             arguments: dict[str, Any] = {}

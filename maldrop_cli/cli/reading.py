@@ -7,12 +7,17 @@ import re
 import typing
 from collections.abc import Callable, Collection
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from maldrop_cli.config import SETTINGS, DataConfig, RunConfig
 from maldrop_cli.names import MAX_COUNT, TAKES, Dropout, Outcome, Perturbation, UsageError, parse_name, unknown_name
 from maldrop_cli.robustness.plan import STANDARD, RobustnessPlan, check_severity
 from maldrop_cli.sweep import grammar
+
+if TYPE_CHECKING:
+    from maldrop_cli.cli.options import OutputOptions
 
 SWEPT = (  # `sweep` takes several
     *("dropout", "rho", "dataset", "model", "train_images", "lr", "p", "selector", "schedule", "omega"),
@@ -98,6 +103,37 @@ def words(text: str) -> list[str]:
 def names(kind: type[StrEnum], text: str, setting: str) -> list[Any]:
     """Commas between names, each once."""
     return [parse_name(kind, item, setting) for item in words(text)]
+
+
+def read_seeds(seeds: str, seed: int | None, output: OutputOptions, given: frozenset[str]) -> list[int]:
+    """What ``--seeds`` names, or the one ``--seed``, with a line that says so. UsageError for both."""
+    if seed is None:
+        return grammar.parse_seeds(seeds)
+    if "seeds" in given:
+        raise UsageError("seed", "--seeds says which seeds as well; leave one of the two out")
+    SETTINGS["seed"].check("seed", seed)
+    _tell(f"--seed {seed} is the one seed {seed}; --seeds 3 would be three, 0 to 2", output)
+    return [seed]
+
+
+def read_seed(seeds: str, output: OutputOptions, given: frozenset[str]) -> int:
+    """The one that ``--seeds`` names to ``train``, with a line that says so. UsageError for several, or beside
+    ``--seed``."""
+    if "seed" in given:
+        raise UsageError("seeds", "--seed says which seed already; leave one of the two out")
+    several = f"`maldrop compare --seeds {seeds}`"
+    [first, *others] = grammar.parse_seeds(seeds, count=False)
+    if others:
+        raise UsageError(
+            "seeds", f"train trains one run, and {seeds} names {1 + len(others)} seeds; {several} takes them"
+        )
+    _tell(f"--seeds {seeds} is the one seed {first} here; {several} takes a count or a list", output)
+    return first
+
+
+def _tell(line: str, output: OutputOptions) -> None:
+    if not output.quiet:
+        typer.echo(f"maldrop: {line}", err=True)
 
 
 def read_gate(text: str) -> tuple[str, list[Outcome]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maldrop_cli.cli.options import OutputOptions, PlotOptions, command
+from maldrop_cli.cli.options import OutputOptions, PlotOptions, command, completing
 from maldrop_cli.cli.reading import names, positive
 from maldrop_cli.files import expand
 from maldrop_cli.names import Dropout, MaldropError, PlotKind, UsageError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maldrop_cli.sweep.filters import Condition
 
 _PANEL = "Arms"
+DROPOUT = typer.Option("--dropout", "--dropouts", help="Only these variants.", autocompletion=completing(Dropout))
 WHERE = typer.Option(
     metavar="SETTING=VALUE[,VALUE]",
     help="Only runs with this setting: rho=0..1024 (all between), schedule=forward; - stands for runs on which it has "
@@ -46,7 +47,7 @@ def report(
     masks: Annotated[
         bool, typer.Option("--masks", help="A table of the masks as well: pass rates, turnover, loss increase.")
     ] = False,
-    dropout: Annotated[str | None, typer.Option("--dropout", "--dropouts", help="Only these variants.")] = None,
+    dropout: Annotated[str | None, DROPOUT] = None,
     where: Annotated[list[str] | None, WHERE] = None,
     by: Annotated[str | None, BY] = None,
     baseline: Annotated[str | None, BASELINE] = None,

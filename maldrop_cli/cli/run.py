@@ -175,7 +175,8 @@ class Session:
             data = cached(config.data)
             return None if data is None else seconds_of_epoch(config, data, device)
 
-        return estimate(left, (run for run in self._stored if run.machine == here), measure, workers)
+        lacking = functools.partial(datasets.lacking, data_dir=self.data.data_dir)
+        return estimate(left, (run for run in self._stored if run.machine == here), measure, workers, lacking)
 
 
 def _training_images(plan: Sequence[RunConfig], data: ImageData) -> list[int]:
@@ -201,10 +202,11 @@ def estimate(
     stored: Iterable[RunRecord],
     measure: Callable[[RunConfig], float | None],
     workers: int = 1,
+    lacking: Callable[[DataConfig], str] = lambda data: "here",
 ) -> str:
     """How long the runs that are ``left`` take, so many at a time: by the epochs of ``stored`` runs, all of this
     machine, that are alike in what time depends on; where there are none, by ``measure``, the seconds of an epoch, or
-    None where its images are not cached."""
+    None where its images are not cached: ``lacking`` says what they are not yet."""
     known: dict[object, list[float]] = {}
     for run in stored:
         if run.epochs:
@@ -213,7 +215,9 @@ def estimate(
     for key, config in missing.items():
         seconds = measure(config)
         if seconds is None:
-            return f"how long they take can't be told before the images of {config.data.dataset} are here"
+            lack = lacking(config.data)
+            first = "" if lack == "here" else ", which the first run does"
+            return f"how long they take can't be told before the images of {config.data.dataset} are {lack}{first}"
         known[key] = [seconds]
     total = sum(config.epochs * median(known[_time_key(config)]) for config in left) / workers
     basis = "the first batches of an epoch, trained to see" if missing else "epochs stored"

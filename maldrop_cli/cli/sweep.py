@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Annotated
 
-from maldrop_cli.cli.compare import SEEDS
+from maldrop_cli.cli.compare import SEED, SEEDS
 from maldrop_cli.cli.options import (
+    DRY_RUN,
     SEEDED,
     DataOptions,
     MeasureOptions,
@@ -15,12 +16,11 @@ from maldrop_cli.cli.options import (
     Settings,
     StoreOptions,
     command,
+    not_plotted,
 )
-from maldrop_cli.cli.reading import SWEPT
-from maldrop_cli.cli.train import DRY_RUN
+from maldrop_cli.cli.reading import SWEPT, read_seeds
 from maldrop_cli.executors import Execution
-from maldrop_cli.names import PlotKind, UsageError
-from maldrop_cli.sweep.grammar import parse_seeds
+from maldrop_cli.names import PlotKind
 
 
 @command(SEEDED, several=SWEPT)
@@ -34,6 +34,7 @@ def sweep(
     plotting: PlotOptions,
     seeds: Annotated[str, SEEDS] = "1",
     dry_run: Annotated[bool, DRY_RUN] = False,
+    seed: Annotated[int | None, SEED] = None,
 ) -> None:
     """Train a grid: one row a point, the best and the worst marked.
 
@@ -42,9 +43,8 @@ def sweep(
     Names have commas between them. Numbers: 256, 0,256,1024, 0..4096 (nine points), 0..4096:512 (a step), 0..4096/17
     (points), 1..4096*2 (a factor); of --rho also 6.25%.
     """
-    if plotting.plot and dry_run:
-        raise UsageError("plot", "a dry run measures nothing that could be plotted")
-    named_seeds = parse_seeds(seeds)
+    not_plotted(plotting, dry_run)
+    named_seeds = read_seeds(seeds, seed, output, settings.given)
 
     from maldrop_cli.analysis.arms import group
     from maldrop_cli.analysis.compare import compare_arms, of_vanilla

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from maldrop_cli.cli.options import (
+    DRY_RUN,
     DataOptions,
     MeasureOptions,
     OutputOptions,
@@ -17,22 +16,22 @@ from maldrop_cli.cli.options import (
     StoreOptions,
     command,
 )
-from maldrop_cli.config import MACHINE, SETTINGS, RunConfig, setting
+from maldrop_cli.cli.reading import read_seed
+from maldrop_cli.config import MACHINE, RARE, SETTINGS, RunConfig, setting
 from maldrop_cli.executors import Execution, Machine
 from maldrop_cli.files import check_writable
 from maldrop_cli.names import PlotKind, UsageError
 from maldrop_cli.sweep.grammar import Quantity
 
 COUNTED = {"rho", "rho_end"}  # settings that may be given as a percentage
-DRY_RUN = typer.Option(
-    "--dry-run", help="Show what would be trained, with rho by epoch; train nothing.", rich_help_panel=MACHINE
-)
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     save: Path | None = setting(None, "Write a checkpoint of the finished run.", MACHINE)
     resume: Path | None = setting(None, "Resume from a checkpoint, with its settings; --epochs may be larger.", MACHINE)
+
+    seeds: str | None = setting(None, "As --seed: train trains one run.", RARE)
 
     def __post_init__(self) -> None:
         if self.save:
@@ -69,6 +68,9 @@ def train(
     from maldrop_cli.runs import checkpoint
     from maldrop_cli.runs.runner import CheckpointPolicy
 
+    if files.seeds is not None:
+        seed = read_seed(files.seeds, output, settings.given)
+        settings = Settings({**settings.values, "seed": [seed]}, settings.given | {"seed"})
     start = checkpoint.read(files.resume) if files.resume else None
     if start and files.resume:
         settings = _resumed(settings, start.config)

@@ -83,7 +83,11 @@ class Source:
 
 
 class NotCachedError(MaldropError):
-    """The images are not here, or not decoded yet."""
+    """The images are not yet ``lack``: here, unpacked or decoded."""
+
+    def __init__(self, message: str, lack: str = "here") -> None:
+        super().__init__(message)
+        self.lack = lack
 
 
 @dataclass(frozen=True)

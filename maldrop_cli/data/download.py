@@ -55,7 +55,7 @@ def fetch_archive(source: Source, url: str, md5: str, folder: str) -> Path:
 
     root, archive = source.root, source.root / url.rpartition("/")[2]
     if source.cached:
-        raise NotCachedError(f"no files in {root}")
+        raise NotCachedError(f"no files in {root}", "unpacked" if archive.is_file() else "here")
     with fetching(source, url, f"put {archive.name} into {root}, or unpack it there"):
         if not check_integrity(archive, md5):
             if not reachable(url):

@@ -59,7 +59,7 @@ def load_images(listing: Listing, side: int, source: Source) -> ImageData:
     if stored := _read(place, key, listing, side, source):
         return stored
     if source.cached:
-        raise NotCachedError(f"the images of {listing.root} are not decoded yet")
+        raise NotCachedError(f"the images of {listing.root} are not decoded yet", "decoded")
     pixels = decode_all(paths, side, lambda done: source.progress("decoding images", done, len(paths)), source.warn)
     data = finish(name, *listing.splits(pixels), listing.classes, None)
     try:

@@ -35,6 +35,15 @@ def cached(config: DataConfig, data_dir: Path | None = None) -> ImageData | None
         return None
 
 
+def lacking(config: DataConfig, data_dir: Path | None = None) -> str:
+    """Why it is not :func:`cached`: its images are not yet ``here``, ``unpacked`` or ``decoded``; else empty."""
+    try:
+        REGISTRY[config.dataset].load(Source(config, data_dir, cached=True))
+    except NotCachedError as error:
+        return error.lack
+    return ""
+
+
 def describe(config: DataConfig, data_dir: Path | None = None) -> tuple[Shape, int]:
     """((C, H, W) as the model sees it, number of classes), cheaply. Raises as :func:`load`."""
     (channels, height, width), classes = REGISTRY[config.dataset].describe(Source(config, data_dir))
@@ -90,9 +99,9 @@ def torchvision_entry(class_name: str, channels: int, layout: str, pad: int = 0)
             except RuntimeError as error:
                 if "not found" not in str(error).lower():
                     raise
-                if source.cached:
-                    raise NotCachedError(f"no files in {root}") from None
                 packed = channels != 1 and (root / reader.filename).exists()  # then no server is asked
+                if source.cached:
+                    raise NotCachedError(f"no files in {root}", "unpacked" if packed else "here") from None
                 if not packed and not download.reachable(url):
                     there = idx.what_is_there(root, files) if channels == 1 else "no files there, or damaged ones"
                     raise ConnectionError(f"{there}, and the server does not answer") from None

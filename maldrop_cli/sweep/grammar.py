@@ -82,15 +82,15 @@ def parse_omegas(text: str) -> list[Omega]:
     return list(dict.fromkeys(values))
 
 
-def parse_seeds(text: str) -> list[int]:
-    """A number alone is a count, 0 to N-1; a list names seeds, and a range names each seed in it."""
+def parse_seeds(text: str, *, count: bool = True) -> list[int]:
+    """A number alone is a ``count``, 0 to N-1, or else a seed; a list names seeds, and a range names each in it."""
     seeds = []
     for quantity in parse_axis(text, "seeds", points=None, whole=True):
         value = _plain(quantity, "seeds")
         if not 0 <= value <= MAX_COUNT:
             raise UsageError("seeds", f"{value:g} is not a whole number from 0 to {MAX_COUNT:,}")
         seeds.append(int(value))
-    if "," in text or ".." in text:
+    if not count or "," in text or ".." in text:
         return seeds
     if not 1 <= seeds[0] <= MAX_POINTS:
         raise UsageError("seeds", f"{text} is not a count of 1 to {MAX_POINTS:,} seeds")
