@@ -33,6 +33,8 @@ from maldrop_cli.names import (
 
 SCHEMA = 1  # of the records; raise it whenever the same settings would give other numbers
 
+MAX_BYTES = 2**36  # of synthetic images
+
 DATA, DROPOUT, TRAINING, MACHINE = "Data and model", "Dropout", "Training", "Machine and records"  # panels of --help
 OUTPUT, RARE = "Output", "Rarely needed"
 
@@ -106,6 +108,8 @@ class DataConfig:
             check_whole("images", self.images, 2 * self.classes)
             if min(self.shape) < 1:
                 raise UsageError("shape", f"{self.shape} has a side below 1; write e.g. 3x32x32")
+            if (size := math.prod(self.shape) * self.images) > MAX_BYTES:
+                raise UsageError("shape", f"{self.images} images have {size:,} pixels; {MAX_BYTES:,} are the most")
 
     def effective_settings(self) -> dict[str, Any]:
         """As :meth:`RunConfig.effective_settings`."""
@@ -160,7 +164,7 @@ class RunConfig:
     horizon: int = setting(
         10, "Of linear: the epochs over which it runs; the default is --epochs.", DROPOUT, low=1, of=[Schedule.LINEAR]
     )
-    epochs: int = setting(10, "Passes over the training images.", low=1)
+    epochs: int = setting(10, "Passes over the training images.", low=1, high=100_000)  # a record holds no more
     batch_size: int = setting(64, "Images in a training batch.", TRAINING, low=1)
     lr: float = setting(0.005, "SGD's learning rate.", TRAINING, low=0.0)
     momentum: float = setting(0.9, "SGD's momentum.", TRAINING, low=0.0)

@@ -71,7 +71,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     try:
         with beside.open("xb") as file:
             if path.exists():
-                beside.chmod(path.stat().st_mode & 0o777)
+                beside.chmod(path.stat().st_mode & 0o777 | 0o600)
             yield file
             file.flush()
             os.fsync(file.fileno())  # else a crash can leave a renamed file of zeros

@@ -79,6 +79,10 @@ def _by_parameter(content: Mapping[str, Any], path: Path, ctx: typer.Context) ->
             )
         if parameter.name in values:
             raise UsageError("config", f"{path} sets {key!r} twice, once by another of its names")
+        try:
+            str(value)
+        except ValueError:  # a hexadecimal number, which TOML reads at any length
+            raise UsageError("config", f"{key} in {path} has a number of thousands of digits") from None
         if getattr(parameter, "multiple", False) and isinstance(value, str | list):
             values[parameter.name] = [value] if isinstance(value, str) else [str(item) for item in value]
             continue

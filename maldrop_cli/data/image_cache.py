@@ -6,6 +6,7 @@ when one differs, the images are decoded again into the same place. What the pix
 the digest, the mean and the deviation are worked out from them at each load.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -92,6 +93,7 @@ def _hash(*parts: str) -> str:
 def _read(place: Path, key: str, listing: Listing, side: int, source: Source) -> ImageData | None:
     """The cached images, mapped; None when there are none for this key, and after a warning when they are damaged."""
     try:
+        _check_file(place)
         with place.open("rb") as file:
             _check_owner(os.fstat(file.fileno()))
             file.seek(max(file.seek(0, os.SEEK_END) - INDEX_BYTES, 0))
@@ -117,6 +119,12 @@ def _read(place: Path, key: str, listing: Listing, side: int, source: Source) ->
     return data
 
 
+def _check_file(place: Path) -> None:
+    """OSError for a folder or a pipe, which may never end."""
+    if place.exists() and not place.is_file():
+        raise FileExistsError(errno.EEXIST, "it is no file")
+
+
 def _check_owner(facts: os.stat_result) -> None:
     """ValueError for a file that another user may have written; root may write all files anyway."""
     if os.name != "nt" and (facts.st_uid not in (os.geteuid(), 0) or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
@@ -126,6 +134,7 @@ def _check_owner(facts: os.stat_result) -> None:
 def _write(place: Path, key: str, pixels: NDArray[np.uint8], data: ImageData) -> None:
     """Put the images into ``place``, in one piece. OSError when the disk fails; then nothing is left behind."""
     text = json.dumps({"key": key, "digest": data.digest}).ljust(INDEX_BYTES - 65).encode()
+    _check_file(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     for half_written in place.parent.glob(f".{place.name}-*"):
         with suppress(OSError):

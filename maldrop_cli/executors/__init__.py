@@ -60,6 +60,9 @@ class Execution(Machine):
             object.__setattr__(self, "executor", Executor.PROCESSES if several else Executor.SERIAL)
         if self.executor is Executor.SERIAL and several:
             raise UsageError("", f"--executor serial trains one run at a time, and --workers is {self.workers}")
+        for name in ("cpus_per_run", "gpus_per_run"):
+            if (value := getattr(self, name)) is not None and round(value, 4) != value:
+                raise UsageError(name, f"{value:g} has more than four decimals, and Ray counts in steps of 0.0001")
         if not self.remote:
             for name in ("ray_address", "cpus_per_run", "gpus_per_run"):
                 if getattr(self, name) is not None:

@@ -91,7 +91,10 @@ def ray_cluster(ray: Any, queue: JobQueue, open_runner: OpenRunner, count: int, 
     The queue retries, not Ray. MaldropError where a worker can't go on at all.
     """
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    task = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0)(run_job)
+    try:
+        task = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=0)(run_job)
+    except ValueError as error:  # 1.5 GPUs, say
+        raise UsageError("executor ray", one_line(error)) from None
     under_way: dict[Any, Job] = {}
     told = False
     while True:
