@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^```python\n# (\S+), (in|above) (.+)\n((?s:.*?))^```", re.M
 def add(code: str, path: Path, where: str, place: str) -> None:
     """As the recipes say: below the line that opens ``place``, or above the first line that starts with it."""
     lines = path.read_text().splitlines(keepends=True)
-    opened = re.compile(rf"\s*(class )?{re.escape(place)}(?!\w)")
+    opened = re.compile(rf"\s*(class )?{re.escape(place)}(?![\w\[])")
     found = next((number for number, line in enumerate(lines) if opened.match(line)), None)
     assert found is not None, f"{path.name} has no line that starts with {place}"
     lines.insert(found + (where == "in"), code)

@@ -81,6 +81,8 @@ def _by_parameter(content: Mapping[str, Any], path: Path, ctx: typer.Context) ->
             raise UsageError("config", f"{path} sets {key!r} twice, once by another of its names")
         try:
             str(value)
+        except RecursionError:  # nested deep: refused below
+            pass
         except ValueError:  # a hexadecimal number, which TOML reads at any length
             raise UsageError("config", f"{key} in {path} has a number of thousands of digits") from None
         if getattr(parameter, "multiple", False) and isinstance(value, str | list):
