@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = (
 )
 
 import csv
+import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from maldrop_cli.record import RunRecord
 from maldrop_cli.runs.events import Ended, Event, Job, Stop
 from maldrop_cli.runs.runner import Runner, RunnerSpec
 from maldrop_cli.train import start_record, train_run
+
+# A shell lets what it starts in the background ignore Ctrl-C, and maldrop heeds that; the tests are about Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline, as the machine may be busy; always the same examples, so that a failure in CI is a failure here.
 settings.register_profile("maldrop", deadline=None, derandomize=True)
